@@ -1,0 +1,31 @@
+# make        set up .venv, run the default pipeline, print the table
+# make test   run all tests
+# make clean  remove results and .venv
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: all test clean
+
+all: $(VENV)/.installed
+	$(BIN)/snakemake --quiet rules
+	@cat results/table.md
+	@echo
+	@echo "The table is in $(CURDIR)/results as table.tsv, table.md and table.html."
+
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest
+
+# librosa compiles some of its functions when it is first used, which takes a quarter of a minute:
+# that belongs to the installation, not to the first run.
+$(VENV)/.installed: envs/requirements.txt envs/constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed; name one: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -r envs/requirements.txt -c envs/constraints.txt
+	$(BIN)/python -c 'import librosa; librosa.stft'
+	touch $@
+
+clean:
+	rm -rf $(VENV) .snakemake
+	find results -mindepth 1 ! -name README.md -delete

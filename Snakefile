@@ -1,0 +1,38 @@
+# DeepSpeech2: accuracy and throughput per batch size, from a speech archive and a checkpoint.
+#
+# This file is the table of contents. Settings are in config.yaml, which explains them; rules in
+# workflow/rules, one file a stage; what the stages do is in workflow/deepspeech2.
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+
+configfile: "config.yaml"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/dataset.smk"
+include: "workflow/rules/model.smk"
+include: "workflow/rules/features.smk"
+include: "workflow/rules/inference.smk"
+include: "workflow/rules/report.smk"
+
+
+# The table, and every cached file behind it, so that one that was deleted is made again.
+rule all:
+    default_target: True
+    input:
+        multiext("results/table", ".tsv", ".md", ".html"),
+        intermediates(),
+
+
+# The corpora with their manifests, ready for other tools.
+rule datasets:
+    input:
+        manifests(),
+
+
+# Features in ModelZoo's layout.
+rule features:
+    input:
+        features(),

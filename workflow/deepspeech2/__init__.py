@@ -1,0 +1,1 @@
+"""DeepSpeech2 inference, measured. Every stage is a program: `python -m deepspeech2.<stage>`."""

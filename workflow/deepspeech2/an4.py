@@ -1,0 +1,253 @@
+"""AN4, CMU's alphanumeric speech corpus (1991), in any of its packagings.
+
+948 training utterances of 74 speakers and 130 test utterances of 10 others: spelled names,
+addresses, numbers, dates and commands, 16 kHz, 16 bit, mono. The archive holds `etc/` with file
+lists and transcriptions and `wav/<split>/<speaker>/<id>`, as headerless big-endian samples
+(`.raw`), NIST Sphere (`.sph`) or RIFF (`.wav`). What identifies the corpus in every packaging is
+the SHA-256 of each utterance's samples (little-endian int16).
+
+Archives are untrusted. They are read as a stream and never unpacked: audio leaves this module as
+samples under an id of letters, digits and dashes, so no member can choose where it is written.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import lzma
+import re
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import numpy as np
+
+from deepspeech2 import audio
+from deepspeech2.files import sha256_bytes
+from deepspeech2.stage import UserError
+
+SPLITS = {"an4_clstk": "train", "an4test_clstk": "test"}
+VAL_EVERY = 10  # every tenth training speaker, by name, is held out for validation
+MAX_MEMBERS = 20_000  # the largest packaging has about 1,200
+MAX_MEMBER_BYTES = 4 << 20  # the longest utterance has 0.2 MB, the largest list 41 kB
+MAX_TOTAL_BYTES = 512 << 20  # all audio has 92 MB
+
+AUDIO_MEMBER = re.compile(
+    r"(?:^|/)wav/(an4_clstk|an4test_clstk)/([A-Za-z0-9]+)/([A-Za-z0-9-]+)\.(raw|sph|wav)$"
+)
+TEXT_MEMBER = re.compile(r"(?:^|/)etc/an4_(?:train|test)\.transcription$")
+TRANSCRIPTION = re.compile(r"^(?:<s>)?\s*(.*?)\s*(?:</s>)?\s*\(([A-Za-z0-9-]+)\)$")
+
+
+class Utterance(NamedTuple):
+    """One utterance of a corpus. `split` is empty where the corpus has none."""
+
+    id: str
+    split: str
+    speaker: str
+    transcript: str
+
+
+def read(
+    source: str | Path,
+    write_audio: Callable[[str, np.ndarray], None],
+    hashes: str | Path | None,
+) -> list:
+    """Read an archive or folder; hand each utterance's int16 samples to `write_audio(id, samples)`.
+
+    `hashes` is a table with the columns split, id, pcm_sha256 and transcript which the corpus must
+    match, utterance by utterance, or None to take it as it is. Returns utterances sorted by id.
+    """
+    expected = _read_hashes(hashes) if hashes else {}
+    texts: dict[str, str] = {}
+    speakers: dict[str, tuple[str, str]] = {}
+    for name, data in _members(Path(source)):
+        if TEXT_MEMBER.search(name):
+            texts.update(_transcripts(data, f"{source}: {name}"))
+        match = AUDIO_MEMBER.search(name)
+        if not match:
+            continue
+        split, speaker, utterance, suffix = match.groups()
+        where = f"{source}: {name}"
+        if utterance in speakers:
+            raise UserError(f"{where}: a second recording of utterance {utterance}")
+        samples = _samples(data, suffix, where)
+        if hashes:
+            _check(expected, utterance, SPLITS[split], samples, where)
+        speakers[utterance] = (SPLITS[split], speaker)
+        write_audio(utterance, samples)
+    return _join(source, texts, speakers, expected)
+
+
+def _join(source, texts, speakers, expected) -> list:
+    """Utterances from both halves of the corpus, after a check that neither lacks anything."""
+    if not speakers:
+        raise UserError(
+            f"{source}: no AN4 audio in it (looked for wav/an4_clstk/<speaker>/<id>.raw, .sph, "
+            ".wav); give AN4's archive or its unpacked folder"
+        )
+    lacking = sorted(set(expected) - set(speakers))
+    if lacking:
+        raise UserError(
+            f"{source}: {len(lacking)} of {len(expected)} utterances are missing, the first is "
+            f"{lacking[0]}; fetch the archive again"
+        )
+    train = sorted({speaker for split, speaker in speakers.values() if split == "train"})
+    held_out = set(train[::VAL_EVERY]) if len(train) > 1 else set()
+    utterances = []
+    for utterance, (split, speaker) in sorted(speakers.items()):
+        text = texts.get(utterance)
+        if not text:
+            raise UserError(f"{source}: utterance {utterance} has no transcript in etc/")
+        if utterance in expected and text != expected[utterance]["transcript"]:
+            raise UserError(
+                f"{source}: utterance {utterance}: transcript {text!r} differs from the tracked "
+                f"{expected[utterance]['transcript']!r}; fetch the archive again"
+            )
+        split = "val" if split == "train" and speaker in held_out else split
+        utterances.append(Utterance(utterance, split, speaker, text))
+    return utterances
+
+
+def _members(source: Path) -> Iterator[tuple[str, bytes]]:
+    """Name and bytes of each regular file that matters, after refusing every unsafe member."""
+    if source.is_dir():
+        yield from _folder_members(source)
+        return
+    if not source.exists():
+        raise UserError(f"{source}: no such archive or folder")
+    try:
+        if zipfile.is_zipfile(source):
+            yield from _zip_members(source)
+        else:
+            yield from _tar_members(source)
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError) as error:
+        raise UserError(
+            f"{source}: not a whole tar or zip archive ({error}); fetch it again"
+        ) from None
+    except gzip.BadGzipFile as error:
+        raise UserError(f"{source}: damaged archive ({error}); fetch it again") from None
+
+
+class _Guard:
+    """Refuses members that leave the folder, and archives that unpack to too much."""
+
+    def __init__(self, source: Path):
+        self.source, self.count, self.total = source, 0, 0
+
+    def __call__(self, name: str, size: int) -> None:
+        parts = PurePosixPath(name.replace("\\", "/")).parts
+        if ".." in parts or name.startswith(("/", "\\")) or re.match(r"^[A-Za-z]:", name):
+            raise UserError(f"{self.source}: member {name!r} points outside the archive's folder")
+        self.count, self.total = self.count + 1, self.total + size
+        if self.count > MAX_MEMBERS or size > MAX_MEMBER_BYTES or self.total > MAX_TOTAL_BYTES:
+            raise UserError(
+                f"{self.source}: unpacks to far more than AN4 (at member {name!r}: {self.count} "
+                f"members, {self.total} bytes); this is not AN4"
+            )
+
+
+def _tar_members(source: Path) -> Iterator[tuple[str, bytes]]:
+    guard = _Guard(source)
+    with tarfile.open(source, "r:*") as archive:
+        for member in archive:
+            if member.isdir():
+                guard(member.name, 0)
+                continue
+            if not member.isreg():
+                raise UserError(f"{source}: member {member.name!r} is a link or device, no file")
+            guard(member.name, member.size)
+            if AUDIO_MEMBER.search(member.name) or TEXT_MEMBER.search(member.name):
+                yield member.name, archive.extractfile(member).read()
+            archive.members = []  # tarfile would remember every member
+
+
+def _zip_members(source: Path) -> Iterator[tuple[str, bytes]]:
+    guard = _Guard(source)
+    with zipfile.ZipFile(source) as archive:
+        for member in archive.infolist():
+            guard(member.filename, member.file_size)
+            if (member.external_attr >> 28) == 0xA:  # the file type bits of a symbolic link
+                raise UserError(f"{source}: member {member.filename!r} is a link, no file")
+            if AUDIO_MEMBER.search(member.filename) or TEXT_MEMBER.search(member.filename):
+                yield member.filename, archive.read(member)
+
+
+def _folder_members(source: Path) -> Iterator[tuple[str, bytes]]:
+    guard = _Guard(source)
+    root = source.resolve()
+    for path in sorted(source.rglob("*")):
+        name = path.relative_to(source).as_posix()
+        if not (AUDIO_MEMBER.search(name) or TEXT_MEMBER.search(name)):
+            continue
+        if root not in path.resolve().parents:
+            raise UserError(f"{source}: {name!r} is a link that leaves the folder")
+        guard(name, path.stat().st_size)
+        yield name, path.read_bytes()
+
+
+def _samples(data: bytes, suffix: str, where: str) -> np.ndarray:
+    """int16 samples (n,) of one recording."""
+    if suffix == "raw":
+        if len(data) % 2:
+            raise UserError(f"{where}: cut short (an odd number of bytes); fetch the archive again")
+        samples = np.frombuffer(data, ">i2").astype(np.int16)
+    else:
+        samples = _decode(data, where)
+    audio.check(samples, where)
+    if len(samples) < audio.MIN_SAMPLES:
+        raise UserError(f"{where}: only {len(samples)} samples long; fetch the archive again")
+    return samples
+
+
+def _decode(data: bytes, where: str) -> np.ndarray:
+    import soundfile  # not needed for the raw packaging
+
+    try:
+        with soundfile.SoundFile(io.BytesIO(data)) as file:
+            if (file.samplerate, file.channels) != (audio.SAMPLE_RATE, 1):
+                raise UserError(f"{where}: {file.samplerate} Hz, {file.channels} channels: not AN4")
+            return file.read(dtype="int16")
+    except (soundfile.LibsndfileError, RuntimeError) as error:
+        raise UserError(f"{where}: not readable as audio ({error})") from None
+
+
+def _transcripts(data: bytes, where: str) -> dict[str, str]:
+    """Transcript by id from lines like `<s> YES </s> (an251-fash-b)`, with or without the tags."""
+    try:
+        lines = data.decode("utf-8").splitlines()
+    except UnicodeDecodeError:
+        raise UserError(f"{where}: not a text file") from None
+    texts = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        match = TRANSCRIPTION.match(line.strip())
+        if not match:
+            raise UserError(f"{where}: line {number}: expected `TEXT (id)`, found {line[:60]!r}")
+        texts[match.group(2)] = " ".join(match.group(1).split())
+    return texts
+
+
+def _read_hashes(path: str | Path) -> dict[str, dict]:
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            return {row["id"]: row for row in csv.DictReader(file, delimiter="\t")}
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such table of PCM hashes") from None
+    except (KeyError, UnicodeDecodeError):
+        raise UserError(f"{path}: not a table with the columns id and pcm_sha256") from None
+
+
+def _check(expected, utterance: str, split: str, samples: np.ndarray, where: str) -> None:
+    row = expected.get(utterance)
+    if row is None or row["split"] != split:
+        raise UserError(f"{where}: AN4 has no {split} utterance {utterance}")
+    if sha256_bytes(samples.astype("<i2").tobytes()) != row["pcm_sha256"]:
+        raise UserError(
+            f"{where}: samples differ from AN4's (SHA-256 of the PCM); fetch the archive again"
+        )

@@ -1,0 +1,109 @@
+"""The workflow's configuration: checked against its schema, defaults filled in, overrides applied.
+
+Every failure is one line with the key, the value and the rule that it breaks.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import yaml
+
+from deepspeech2.backends import BACKENDS
+from deepspeech2.stage import UserError
+
+RESERVED = {
+    "datasets": {"datasets", "models", "logs", "benchmarks"},  # folders of results/
+    "models": set(),
+    "engines": {"eager", "features"},  # folders of results/{dataset}/{model}/
+}
+
+
+def complete(config: dict[str, Any], schema_path: str | Path) -> dict[str, Any]:
+    """The configuration that the workflow uses. Raises `UserError` for the first fault."""
+    schema = yaml.safe_load(Path(schema_path).read_text(encoding="utf-8"))
+    validator = _with_defaults(jsonschema.Draft202012Validator)(schema)
+    errors = sorted(validator.iter_errors(config), key=lambda error: list(map(str, error.path)))
+    if errors:
+        raise UserError(_explain(min(errors, key=lambda error: -len(error.path))))
+    _check_names(config)
+    _override(config, "archive", "datasets")
+    _override(config, "checkpoint", "models")
+    for name in config["run"]["datasets"]:
+        dataset = config["datasets"][name]
+        if not (dataset["path"] or dataset["urls"]):
+            raise UserError(f"config: datasets.{name}: needs a path or urls")
+        if dataset["layout"] != "an4" and dataset["split"] != "all":
+            raise UserError(
+                f"config: datasets.{name}.split: {dataset['split']!r}: only the layout an4 has "
+                "parts; use all"
+            )
+    for name in config["run"]["engines"]:
+        backend = config["engines"][name]["backend"]
+        if backend not in BACKENDS:
+            raise UserError(
+                f"config: engines.{name}.backend: {backend!r} is unknown; known are: "
+                f"{', '.join(BACKENDS)}"
+            )
+    return config
+
+
+def _with_defaults(validator_class):
+    """The validator, made to fill in the `default` of every property before it checks them."""
+    check_properties = validator_class.VALIDATORS["properties"]
+
+    def fill(validator, properties, instance, schema):
+        if isinstance(instance, dict):
+            for name, subschema in properties.items():
+                if "default" in subschema:
+                    instance.setdefault(name, copy.deepcopy(subschema["default"]))
+        yield from check_properties(validator, properties, instance, schema)
+
+    return jsonschema.validators.extend(validator_class, {"properties": fill})
+
+
+def _explain(error: jsonschema.ValidationError) -> str:
+    key = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in error.absolute_path)[1:]
+    if error.validator == "additionalProperties" and isinstance(error.instance, dict):
+        known = error.schema.get("properties", {})
+        unknown = next((name for name in error.instance if name not in known), None)
+        where = f"{key}.{unknown}" if key else unknown
+        return f"config: {where}: unknown key; known here are: {', '.join(known)}"
+    message = error.message if len(error.message) < 300 else error.message[:300] + "..."
+    return f"config: {key or 'top level'}: {message}"
+
+
+def _check_names(config: dict[str, Any]) -> None:
+    for kind, reserved in RESERVED.items():
+        for name in config[kind]:
+            if name in reserved:
+                raise UserError(f"config: {kind}.{name}: this name is reserved; choose another")
+        for name in config["run"][kind]:
+            if name not in config[kind]:
+                raise UserError(
+                    f"config: run.{kind}: {name!r} is not defined; defined are: "
+                    f"{', '.join(config[kind])}"
+                )
+
+
+def _override(config: dict[str, Any], key: str, kind: str) -> None:
+    """`archive` and `checkpoint` replace the source of the one selected dataset or model."""
+    path = config[key]
+    if path is None:
+        return
+    selected = config["run"][kind]
+    if len(selected) > 1:
+        raise UserError(
+            f"config: {key}: names one source, but run.{kind} selects {len(selected)}: "
+            f"{', '.join(selected)}; select one"
+        )
+    entry = config[kind][selected[0]]
+    path = os.path.expanduser(path)
+    if key == "archive":
+        entry["urls"], entry["path"] = [], path
+    else:
+        entry["checkpoint"] = path

@@ -1,0 +1,96 @@
+"""Files that are either whole or absent, and the hashes by which their readers know them."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from deepspeech2.stage import UserError
+
+CHUNK = 1 << 20  # bytes
+
+
+@contextlib.contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its name when the block ends without an error."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def replacing_folder(path: str | Path) -> Iterator[Path]:
+    """Like `replacing`, for a folder: it is made empty, filled in the block, then renamed."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        yield temporary
+        if path.exists():
+            shutil.rmtree(path)
+        os.replace(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def sha256(path: str | Path) -> str:
+    """Hex SHA-256 of a file, read in pieces."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        for chunk in iter(lambda: file.read(CHUNK), b""):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def sha256_bytes(data: bytes) -> str:
+    """Hex SHA-256 of a string of bytes."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def write_json(path: str | Path, data: Any) -> None:
+    """Write `data` as readable JSON, whole or not at all."""
+    with replacing(path) as temporary:
+        text = json.dumps(data, ensure_ascii=False, indent=1, allow_nan=False)
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def read_json(path: str | Path) -> Any:
+    """Read JSON; what is missing or broken is a `UserError` that names file and line."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not UTF-8 text, so not a JSON file") from None
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}: line {error.lineno}: broken JSON ({error.msg})") from None
+    except RecursionError:
+        raise UserError(f"{path}: broken JSON (nested too deeply)") from None
+
+
+def require_unaltered(path: str | Path, expected: str, index: str | Path) -> None:
+    """Refuse `path` unless its SHA-256 is the one that `index` recorded."""
+    try:
+        actual = sha256(path)
+    except FileNotFoundError:
+        raise UserError(f"{path}: missing although {index} lists it; {remedy(index)}") from None
+    if actual != expected:
+        raise UserError(f"{path}: altered since {index} was written; {remedy(index)}")
+
+
+def remedy(index: str | Path) -> str:
+    """The command that makes `index` and what it lists anew."""
+    return f"rebuild it with: snakemake --cores all --force {index}"

@@ -1,0 +1,57 @@
+"""Write the deepspeech.pytorch manifest of one split of a corpus.
+
+The manifest is JSON with `root_path` and `samples`, each with `wav_path` and `transcript_path`.
+The root is relative to the manifest's own folder, so that the tree can be moved. Each sample also
+carries its id, speaker and the SHA-256 of its files; deepspeech.pytorch ignores them.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from deepspeech2 import stage
+from deepspeech2.files import read_json, remedy, write_json
+from deepspeech2.stage import UserError, log
+
+SPLITS = ("train", "val", "test", "all")
+
+
+def write(index: str, corpus: str, split: str, path: str) -> int:
+    """Write the manifest of `split` to `path`; returns its number of utterances."""
+    samples = []
+    for utterance in read_json(index)["utterances"]:
+        if split not in ("all", utterance["split"]):
+            continue
+        names = (f"wav/{utterance['id']}.wav", f"txt/{utterance['id']}.txt")
+        for name in names:
+            if not (Path(corpus) / name).exists():
+                raise UserError(f"{corpus}/{name}: missing; {remedy(index)}")
+        samples.append(
+            {
+                "wav_path": names[0],
+                "transcript_path": names[1],
+                **{key: utterance[key] for key in ("id", "speaker", "wav_sha256", "txt_sha256")},
+            }
+        )
+    if not samples:
+        raise UserError(f"{index}: no utterance belongs to the split {split!r}; set another split")
+    root = os.path.relpath(corpus, Path(path).parent)
+    write_json(path, {"root_path": root, "samples": samples})
+    return len(samples)
+
+
+def main(argv=None) -> None:
+    """Command line: see `--help`."""
+    parser = stage.parser(__doc__)
+    parser.add_argument("--index", required=True, help="the corpus's index (JSON)")
+    parser.add_argument("--corpus", required=True, help="the corpus's folder")
+    parser.add_argument("--split", choices=SPLITS, required=True)
+    parser.add_argument("--manifest", required=True, help="manifest to write (JSON)")
+    args = stage.parse(parser, argv)
+    count = write(args.index, args.corpus, args.split, args.manifest)
+    log.info("%d utterances in the split %s", count, args.split)
+
+
+if __name__ == "__main__":
+    stage.run(main)

@@ -1,0 +1,78 @@
+"""Run a compiled model over the features and keep the posteriors of every utterance.
+
+This is the accuracy run: nothing is timed, and the number of threads is fixed, so that the same
+machine writes the same bytes every time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from deepspeech2 import backends, posteriors_file, stage
+from deepspeech2.compile import require_artefact
+from deepspeech2.features import FeatureSet, assemble
+from deepspeech2.stage import UserError, log
+
+
+def infer(
+    session: backends.Session, features: FeatureSet, batch_size: int, padding: str
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Utterance id and posteriors (T', classes) of each utterance, in the features' order."""
+    starts = range(0, len(features), batch_size)
+    for start in stage.progress(starts, len(starts), f"batch size {batch_size}", "batch"):
+        batch = assemble(features, start, batch_size, padding)
+        result = session.forward(session.upload(batch.spectrograms, batch.lengths))
+        session.synchronize()
+        probabilities, lengths = session.download(result)
+        for row, position in enumerate(batch.positions):
+            utterance = features.utterances[position]["id"]
+            if not 0 < lengths[row] <= probabilities.shape[1]:
+                raise UserError(
+                    f"utterance {utterance}: the engine returned the length {lengths[row]} for an "
+                    f"output of {probabilities.shape[1]} frames"
+                )
+            yield utterance, probabilities[row, : lengths[row]]
+
+
+def main(argv=None) -> None:
+    """Command line: see `--help`."""
+    parser = stage.parser(__doc__)
+    parser.add_argument("--features", required=True, help="folder of features")
+    parser.add_argument("--features-index", required=True, help="their index (JSON)")
+    parser.add_argument("--artefact", required=True, help="folder of the compiled model")
+    parser.add_argument("--artefact-index", required=True, help="its index (JSON)")
+    parser.add_argument("--batch-size", type=int, required=True)
+    parser.add_argument("--threads", type=int, default=1)
+    backends.add_arguments(parser)
+    parser.add_argument("--posteriors", required=True, help="file to write")
+    parser.add_argument("--index", required=True, help="index to write (JSON)")
+    args = stage.parse(parser, argv)
+
+    engine = backends.from_arguments(args)
+    backend = backends.create(engine)
+    require_artefact(args.artefact, args.artefact_index, engine)
+    features = FeatureSet(args.features, args.features_index)
+    run = {
+        "engine": engine._asdict(),
+        "batch_size": args.batch_size,
+        "threads": args.threads,
+        "versions": backend.versions(),
+        "features_sha256": features.index_sha256,
+    }
+    session = backend.open(Path(args.artefact), args.threads)
+    try:
+        found = infer(session, features, args.batch_size, engine.padding)
+        count = posteriors_file.write(args.posteriors, args.index, found, run)
+    finally:
+        session.close()
+    filled = -count % args.batch_size
+    if filled:
+        log.info("the last batch was filled up with %d copies, which are left out", filled)
+    log.info("%d utterances", count)
+
+
+if __name__ == "__main__":
+    stage.run(main)

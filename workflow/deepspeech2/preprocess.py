@@ -1,0 +1,184 @@
+"""Make the features of a split: spectrograms as `.bin` files in ModelZoo's layout.
+
+Reads a manifest (ours or any of deepspeech.pytorch's) and a model's settings (labels and
+spectrogram), and writes a folder with `spect/data{i}.bin` and `sizes/`, longest utterance first,
+all padded to the longest, and an index of it. Utterances stream through several processes, so
+that memory does not grow with their number.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from deepspeech2 import audio, labels, recordings, stage
+from deepspeech2.files import (
+    read_json,
+    replacing_folder,
+    require_unaltered,
+    sha256,
+    sha256_bytes,
+    write_json,
+)
+from deepspeech2.spectrogram import Spectrogram
+from deepspeech2.stage import UserError, log
+
+
+class Prepared(NamedTuple):
+    """What the first pass finds out about an utterance."""
+
+    sample: recordings.Sample
+    frames: int
+    seconds: float
+    targets: list[int]
+    notes: list[str]
+
+
+class Settings(NamedTuple):
+    """What every worker needs: the manifest as given, labels, spectrogram, the characters' rule."""
+
+    manifest: str
+    labels: list[str]
+    spectrogram: Spectrogram
+    drop_unknown: bool
+
+
+def inspect(job) -> Prepared:
+    """First pass: check one utterance's audio and transcript, and measure them."""
+    sample, settings = job
+    for path, expected in ((sample.wav, sample.wav_sha256), (sample.txt, sample.txt_sha256)):
+        if expected:
+            require_unaltered(path, expected, settings.manifest)
+    text = recordings.read_text(sample.txt)
+    if not text:
+        raise UserError(f"{sample.txt}: the transcript is empty; write one, or remove its audio")
+    targets = labels.encode(text, settings.labels, settings.drop_unknown, str(sample.txt))
+    if not "".join(settings.labels[t] for t in targets).strip():
+        raise UserError(f"{sample.txt}: no character of the transcript is one of the labels")
+    samples, notes = audio.read(sample.wav)
+    frames = settings.spectrogram.frames(len(samples))
+    return Prepared(sample, frames, len(samples) / audio.SAMPLE_RATE, targets, notes)
+
+
+def write_features(job) -> str:
+    """Second pass: write one utterance's `.bin` files; returns the spectrogram's SHA-256."""
+    prepared, number, frames_max, folder, spectrogram = job
+    features = spectrogram(audio.to_float(audio.read(prepared.sample.wav).samples))
+    padded = np.zeros((spectrogram.bins, frames_max), np.float32)
+    padded[:, : features.shape[1]] = features
+    data = padded.tobytes()
+    (folder / "spect" / f"data{number}.bin").write_bytes(data)
+    size = np.array([prepared.frames], np.int32).tobytes()
+    (folder / "sizes" / f"data{number}.bin").write_bytes(size)
+    return sha256_bytes(data)
+
+
+def preprocess(settings: Settings, folder: Path, processes: int) -> dict:
+    """Fill `folder` with the features of the manifest; returns the index."""
+    samples = recordings.read_manifest(settings.manifest)
+    if not samples:
+        raise UserError(f"{settings.manifest}: lists no utterances")
+    with ProcessPoolExecutor(processes) as pool:
+        jobs = ((sample, settings) for sample in samples)
+        # No chunks: a worker's error then names the first bad utterance, whatever `processes` is.
+        found = stage.progress(pool.map(inspect, jobs), len(samples), "inspect", "utterance")
+        prepared = sorted(found, key=lambda p: (-p.frames, p.sample.id))
+        for first, second in itertools.pairwise(prepared):
+            if first.sample.id == second.sample.id:
+                raise UserError(
+                    f"{settings.manifest}: two utterances have the id "
+                    f"{first.sample.id!r}; rename one"
+                )
+        frames_max = prepared[0].frames
+        _require_space(folder, len(prepared), settings.spectrogram.bins * frames_max * 4, prepared)
+        (folder / "spect").mkdir()
+        (folder / "sizes").mkdir()
+        jobs = (
+            (p, number, frames_max, folder, settings.spectrogram)
+            for number, p in enumerate(prepared, 1)
+        )
+        written = pool.map(write_features, jobs)
+        hashes = list(stage.progress(written, len(prepared), "preprocess", "utterance"))
+    texts = {
+        "sizes.txt": [p.frames for p in prepared],
+        "targets.txt": [target for p in prepared for target in p.targets],
+        "target_sizes.txt": [len(p.targets) for p in prepared],
+    }
+    for name, numbers in texts.items():
+        text = "".join(f"{number} " for number in numbers)
+        (folder / "sizes" / name).write_text(text, encoding="ascii")
+    for p in prepared:
+        for note in p.notes:
+            log.info("%s: %s", p.sample.wav, note)
+    return {
+        "manifest_sha256": sha256(settings.manifest),
+        "labels": settings.labels,
+        "spectrogram": settings.spectrogram._asdict(),
+        "bins": settings.spectrogram.bins,
+        "frames_max": frames_max,
+        "utterances": [
+            {
+                "id": p.sample.id,
+                "speaker": p.sample.speaker,
+                "frames": p.frames,
+                "seconds": p.seconds,
+                "reference": "".join(settings.labels[t] for t in p.targets),
+                "spect_sha256": digest,
+            }
+            for p, digest in zip(prepared, hashes)
+        ],
+    }
+
+
+def _require_space(folder: Path, count: int, size: int, prepared: list[Prepared]) -> None:
+    free = shutil.disk_usage(folder).free
+    if count * size > free:
+        longest = prepared[0]
+        raise UserError(
+            f"{folder.parent}: {count} utterances padded to the longest ({longest.sample.id!r}, "
+            f"{longest.seconds:.1f} s) need {count * size >> 20} MiB, {free >> 20} MiB are free; "
+            "make room or remove the longest"
+        )
+
+
+def read_settings(args) -> Settings:
+    """Settings from the command line; the dataset's labels must be the model's."""
+    model = read_json(args.model)
+    found = labels.check(model["labels"], args.model)
+    expected = labels.read(args.labels)
+    if found != expected:
+        raise UserError(
+            f"{args.model}: the model's labels {''.join(found)!r} are not the dataset's "
+            f"{''.join(expected)!r}; set `labels` of the dataset to a file with the model's"
+        )
+    drop = args.unknown_characters == "drop"
+    return Settings(args.manifest, found, Spectrogram(**model["spectrogram"]), drop)
+
+
+def main(argv=None) -> None:
+    """Command line: see `--help`."""
+    parser = stage.parser(__doc__)
+    parser.add_argument("--manifest", required=True, help="manifest of the split (JSON)")
+    parser.add_argument("--model", required=True, help="the model's description (JSON)")
+    parser.add_argument("--labels", required=True, help="the dataset's labels (JSON)")
+    parser.add_argument("--unknown-characters", choices=("error", "drop"), default="error")
+    parser.add_argument("--processes", type=int, default=os.cpu_count())
+    parser.add_argument("--features", required=True, help="folder to write")
+    parser.add_argument("--index", required=True, help="index to write (JSON)")
+    args = stage.parse(parser, argv)
+
+    settings = read_settings(args)
+    with replacing_folder(args.features) as folder:
+        index = preprocess(settings, folder, args.processes)
+    write_json(args.index, index)
+    log.info("%d utterances, padded to %d frames", len(index["utterances"]), index["frames_max"])
+
+
+if __name__ == "__main__":
+    stage.run(main)

@@ -1,0 +1,83 @@
+"""What the command lines of all stages share: arguments, log, progress bar and one-line errors.
+
+A stage module has `main(argv)` and ends with `stage.run(main)`. Whatever a user can cause is
+raised as `UserError` and leaves the stage as one line on standard error, which is also the last
+line of its log, with exit status 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import sys
+from collections.abc import Callable, Iterable, Sequence
+
+log = logging.getLogger("deepspeech2")
+
+
+class UserError(Exception):
+    """A failure that the user can mend. The text says what is wrong, where, and what to do."""
+
+    def __str__(self) -> str:
+        return " ".join(super().__str__().split())
+
+
+def parser(doc: str) -> argparse.ArgumentParser:
+    """An argument parser whose help is the module's docstring, with the options of every stage."""
+    parser = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--log", metavar="FILE", help="write notes here instead of standard error")
+    return parser
+
+
+def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse `argv` and open the log that it names."""
+    args = parser.parse_args(argv)
+    for handler in log.handlers[:]:
+        log.removeHandler(handler)
+        handler.close()
+    if args.log:
+        handler = logging.FileHandler(args.log, mode="w", encoding="utf-8")
+    else:
+        handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    return args
+
+
+def progress(items: Iterable, total: int | None = None, what: str = "", unit: str = "it"):
+    """`items`, with a progress bar after two seconds. Nothing is shown outside a terminal."""
+    from tqdm import tqdm
+
+    return tqdm(items, total=total, desc=what, unit=unit, disable=None, leave=False, delay=2)
+
+
+def run(main: Callable[[Sequence[str] | None], None]) -> None:
+    """Run a stage as a program. Errors of the user and of the system end as one line."""
+    try:
+        main(None)
+    except UserError as error:
+        _fail(str(error))
+    except OSError as error:
+        # A full disk, a missing right, a vanished file: the system's words name them well.
+        where = f"{error.filename}: " if error.filename else ""
+        _fail(f"{where}{error.strerror or error}")
+    except MemoryError:
+        _fail("out of memory; use a smaller batch size or fewer processes")
+    except KeyboardInterrupt:
+        _fail("interrupted; run again to continue", status=130)
+
+
+def _fail(message: str, status: int = 1) -> None:
+    line = f"error: {message}"
+    logs_to_file = [h for h in log.handlers if isinstance(h, logging.FileHandler)]
+    if logs_to_file:
+        with contextlib.suppress(OSError):  # a full disk must not hide the message
+            log.error(line)
+    print(line, file=sys.stderr)
+    logging.raiseExceptions = False
+    sys.exit(status)

@@ -1,0 +1,226 @@
+"""Gather the rows of the selection into one table, as TSV, Markdown and HTML.
+
+A row is `dataset/model/engine/bs<batch size>`, the folder under the results that holds its
+`score.json` and `timing.json`. Published figures stand beside ours where dataset and batch size
+match, whatever the engine.
+"""
+
+from __future__ import annotations
+
+import html
+from pathlib import Path
+
+import pandas as pd
+
+from deepspeech2 import stage
+from deepspeech2.files import read_json, replacing
+from deepspeech2.stage import UserError, log
+
+COLUMNS = (
+    "dataset model engine batch_size utterances wer cer substitutions deletions insertions "
+    "identical_transcripts utterances_per_s rtfx latency_p50_ms latency_p90_ms latency_p99_ms "
+    "verdict published_utterances_per_s published_acl_utterances_per_s published_wer published_cer "
+    "wer_low wer_high cer_low cer_high reasons end_to_end_utterances_per_s latency_mean_ms "
+    "latency_std_ms latency_p95_ms spread padding_share fill_up_rows batches seconds threads "
+    "other_load compile_seconds artefact_bytes peak_memory_bytes cpu versions checkpoint_sha256 "
+    "dataset_sha256"
+).split()
+# Columns of the Markdown and HTML tables, and what they are called there.
+SHOWN = {
+    "dataset": "dataset",
+    "model": "model",
+    "engine": "engine",
+    "batch_size": "batch size",
+    "utterances": "utterances",
+    "wer": "WER %",
+    "interval": "WER 95 %",
+    "cer": "CER %",
+    "errors": "S/D/I",
+    "identical": "as eager",
+    "utterances_per_s": "utterances/s",
+    "rtfx": "RTFx",
+    "latency_p50_ms": "batch p50 ms",
+    "latency_p90_ms": "batch p90 ms",
+    "latency_p99_ms": "batch p99 ms",
+    "verdict": "verdict",
+    "published_utterances_per_s": "published torch_aie utterances/s",
+    "published_acl_utterances_per_s": "published ACL utterances/s",
+    "published_wer": "published WER %",
+    "published_cer": "published CER %",
+}
+DECIMALS = {
+    **dict.fromkeys(("wer", "cer", "wer_low", "wer_high", "cer_low", "cer_high"), 3),
+    **dict.fromkeys(("published_wer", "published_cer"), 3),
+    **dict.fromkeys(("utterances_per_s", "end_to_end_utterances_per_s", "rtfx"), 3),
+    **dict.fromkeys((f"latency_{x}_ms" for x in ("mean", "std", "p50", "p90", "p95", "p99")), 2),
+    **dict.fromkeys(("spread", "padding_share", "other_load", "compile_seconds", "seconds"), 3),
+}
+
+
+def read_row(results: Path, row: str, published: dict[str, pd.DataFrame]) -> dict:
+    """One row of the table from its two files."""
+    dataset, model, engine, folder = row.split("/")
+    score = read_json(results / row / "score.json")
+    timing = read_json(results / row / "timing.json")
+    latency = timing["latency_ms"]
+    values = {
+        "dataset": dataset,
+        "model": model,
+        "engine": engine,
+        "batch_size": int(folder[2:]),
+        "utterances": score["utterances"],
+        "identical_transcripts": score["identical_transcripts"],
+        **{f"latency_{name}_ms": value for name, value in latency.items()},
+        "threads": timing["environment"]["threads"],
+        "cpu": timing["environment"]["cpu"],
+        "versions": " ".join(f"{k} {v}" for k, v in timing["versions"].items()),
+        "reasons": "; ".join(timing["reasons"]),
+        **{name: score["wer"][name] for name in ("substitutions", "deletions", "insertions")},
+    }
+    for name in ("wer", "cer"):
+        values[name] = score[name]["percent"]
+        values[f"{name}_low"], values[f"{name}_high"] = score[name]["low"], score[name]["high"]
+    if dataset in published:
+        values.update(published[dataset].get(values["batch_size"], {}))
+    for name in COLUMNS:
+        if name not in values:
+            values[name] = timing.get(name)
+    return {name: values[name] for name in COLUMNS}
+
+
+def read_published(arguments: list[str]) -> dict[str, dict[int, dict]]:
+    """Published figures by dataset and batch size, from arguments like `an4=figures.tsv`."""
+    found = {}
+    for argument in arguments:
+        dataset, _, path = argument.partition("=")
+        try:
+            frame = pd.read_csv(path, sep="\t", comment="#", index_col="batch_size")
+        except FileNotFoundError:
+            raise UserError(f"{path}: no such table of published figures") from None
+        except (ValueError, KeyError) as error:
+            raise UserError(f"{path}: not a table with a column batch_size ({error})") from None
+        found[dataset] = {
+            size: {f"published_{name}": value for name, value in row.items()}
+            for size, row in frame.to_dict("index").items()
+        }
+    return found
+
+
+def as_text(rows: pd.DataFrame) -> pd.DataFrame:
+    """Every value as text, numbers with their column's decimals, what is missing empty."""
+    text = pd.DataFrame(index=rows.index)
+    for name in rows.columns:
+        decimals = DECIMALS.get(name)
+        text[name] = [
+            ""
+            if pd.isna(value)
+            else f"{value:.{decimals}f}"
+            if decimals is not None
+            else f"{value:g}"
+            if isinstance(value, float)
+            else str(value)
+            for value in rows[name].astype(object)
+        ]
+    return text
+
+
+def shown(rows: pd.DataFrame) -> pd.DataFrame:
+    """The columns for readers. Columns that are empty in every row are left out."""
+    text = as_text(rows)
+    text["interval"] = text["wer_low"] + " to " + text["wer_high"]
+    text["errors"] = text["substitutions"] + "/" + text["deletions"] + "/" + text["insertions"]
+    text["identical"] = text["identical_transcripts"] + "/" + text["utterances"]
+    several_threads = rows["threads"].nunique() > 1
+    if several_threads:
+        text["verdict"] += " (" + text["threads"] + " threads)"
+    text = text[list(SHOWN)].rename(columns=SHOWN)
+    return text.loc[:, (text != "").any()]
+
+
+def notes(rows: pd.DataFrame) -> list[str]:
+    """Lines under the table: machine, and what the verdicts mean."""
+    lines = []
+    for cpu, threads, versions in sorted(
+        {(r.cpu, r.threads, r.versions) for r in rows.itertuples()}
+    ):
+        lines.append(f"Measured on {cpu} with {threads} threads; {versions}.")
+    if (rows["verdict"] == "QUICK").any():
+        lines.append("QUICK: timed with reduced settings; the speed is a rough figure.")
+    for row in rows[rows["verdict"] == "INVALID"].itertuples():
+        where = f"{row.dataset}/{row.model}/{row.engine} at batch size {row.batch_size}"
+        lines.append(f"INVALID: {where}: {row.reasons}.")
+    if (rows["verdict"] == "FAKE").any():
+        lines.append("FAKE: computed by a stand-in for a device; no figure of these rows is real.")
+    lines.append("Latency is per batch; WER and CER are scored at every batch size.")
+    return lines
+
+
+def markdown(rows: pd.DataFrame) -> str:
+    """The table as Markdown."""
+    text = shown(rows)
+    cells = text.map(lambda value: value.replace("|", "\\|").replace("<", "&lt;"))
+    table = cells.to_markdown(index=False, disable_numparse=True)
+    return table + "\n\n" + "\n".join(f"- {line}" for line in notes(rows)) + "\n"
+
+
+PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>DeepSpeech2: accuracy and speed</title>
+<style>
+:root {{ color-scheme: light dark; }}
+body {{ font-family: system-ui, sans-serif; margin: 2rem; }}
+div {{ overflow-x: auto; }}
+table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
+th, td {{ padding: .3rem .6rem; border-bottom: 1px solid #8886; text-align: right; }}
+th {{ vertical-align: bottom; }}
+th:nth-child(-n+3), td:nth-child(-n+3) {{ text-align: left; }}
+td {{ white-space: nowrap; }}
+</style>
+</head>
+<body>
+<h1>DeepSpeech2: accuracy and speed</h1>
+<div>{table}</div>
+<ul>{notes}</ul>
+</body>
+</html>
+"""
+
+
+def page(rows: pd.DataFrame) -> str:
+    """The table as an HTML page without scripts or links."""
+    table = shown(rows).to_html(index=False, border=0, escape=True)
+    items = "".join(f"<li>{html.escape(line)}</li>" for line in notes(rows))
+    return PAGE.format(table=table, notes=items)
+
+
+def main(argv=None) -> None:
+    """Command line: see `--help`."""
+    parser = stage.parser(__doc__)
+    parser.add_argument("--results", required=True, help="folder of all results")
+    parser.add_argument("--rows", nargs="+", required=True, metavar="ROW")
+    parser.add_argument(
+        "--published", nargs="*", default=[], metavar="DATASET=TSV", help="published figures"
+    )
+    parser.add_argument("--tsv", required=True, help="table to write")
+    parser.add_argument("--md", required=True, help="table to write")
+    parser.add_argument("--html", required=True, help="table to write")
+    args = stage.parse(parser, argv)
+
+    published = read_published(args.published)
+    rows = pd.DataFrame([read_row(Path(args.results), row, published) for row in args.rows])
+    outputs = {
+        args.tsv: as_text(rows).to_csv(sep="\t", index=False, lineterminator="\n"),
+        args.md: markdown(rows),
+        args.html: page(rows),
+    }
+    for path, text in outputs.items():
+        with replacing(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    log.info("%d rows", len(rows))
+
+
+if __name__ == "__main__":
+    stage.run(main)

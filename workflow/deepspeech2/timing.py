@@ -1,0 +1,251 @@
+"""Time a compiled model over the features.
+
+The timed region is the reference's: forward and synchronize, after upload and before download.
+Warm-up batches are dropped. The set is repeated until the least duration and number of batches are
+reached, or exactly `--multi` times. Only real utterances count, not the rows that fill a batch up.
+Assembling, uploading and downloading are timed beside it, for the end-to-end figure.
+"""
+
+from __future__ import annotations
+
+import datetime
+import math
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from deepspeech2 import backends, machine, stage
+from deepspeech2.compile import require_artefact
+from deepspeech2.features import Batch, FeatureSet, assemble
+from deepspeech2.files import read_json, write_json
+from deepspeech2.stage import log
+
+# What a row needs to be VALID; with less it is QUICK.
+WARMUP_BATCHES = 5
+MIN_BATCHES = 10
+MIN_SECONDS = 10.0
+P99_BATCHES = 100  # below this many batches the 99th percentile is the maximum, so it is left out
+
+
+class Settings(NamedTuple):
+    """Settings of a measurement; `multi` replaces the minima when it is set."""
+
+    warmup_batches: int
+    min_batches: int
+    min_seconds: float
+    multi: int | None
+    max_spread: float
+    max_other_load: float
+
+
+class Times(NamedTuple):
+    """Seconds of each phase of one batch, its real utterances, their audio seconds, its frames."""
+
+    assemble: float
+    upload: float
+    forward: float
+    download: float
+    utterances: int
+    audio_seconds: float
+    real_frames: int
+    padded_frames: int
+
+
+def passes(features: FeatureSet, batch_size: int) -> Iterator[int]:
+    """Start positions of batches, over and over."""
+    while True:
+        yield from range(0, len(features), batch_size)
+
+
+def time_batch(
+    session: backends.Session, features: FeatureSet, start: int, batch_size: int, padding: str
+) -> Times:
+    """Run one batch and time its phases. `forward` includes `synchronize`."""
+    clock = time.perf_counter
+    t0 = clock()
+    batch: Batch = assemble(features, start, batch_size, padding)
+    t1 = clock()
+    on_device = session.upload(batch.spectrograms, batch.lengths)
+    t2 = clock()
+    result = session.forward(on_device)
+    session.synchronize()
+    t3 = clock()
+    session.download(result)
+    t4 = clock()
+    real = [features.utterances[position] for position in batch.positions]
+    return Times(
+        t1 - t0,
+        t2 - t1,
+        t3 - t2,
+        t4 - t3,
+        len(real),
+        sum(utterance["seconds"] for utterance in real),
+        sum(utterance["frames"] for utterance in real),
+        batch_size * batch.spectrograms.shape[3],
+    )
+
+
+def measure(
+    session: backends.Session,
+    features: FeatureSet,
+    batch_size: int,
+    padding: str,
+    settings: Settings,
+) -> list[Times]:
+    """Times of all batches after the warm-up."""
+    starts = passes(features, batch_size)
+    for start, _ in zip(starts, range(settings.warmup_batches)):
+        time_batch(session, features, start, batch_size, padding)
+    starts = passes(features, batch_size)
+    per_pass = math.ceil(len(features) / batch_size)
+    total = settings.multi * per_pass if settings.multi else None
+    times: list[Times] = []
+    spent = 0.0
+    with stage.progress(None, total, f"timing, batch size {batch_size}", "batch") as bar:
+        while (
+            len(times) < total
+            if total
+            # Whole passes only, so that every utterance counts equally often.
+            else len(times) % per_pass
+            or len(times) < settings.min_batches
+            or spent < settings.min_seconds
+        ):
+            times.append(time_batch(session, features, next(starts), batch_size, padding))
+            spent += times[-1].forward
+            bar.update()
+    return times
+
+
+def summarise(times: list[Times]) -> dict:
+    """The figures of a measurement. Latencies in milliseconds, shares from 0 to 1."""
+    forward = np.array([t.forward for t in times])
+    everything = sum(t.assemble + t.upload + t.forward + t.download for t in times)
+    utterances = sum(t.utterances for t in times)
+    audio = sum(t.audio_seconds for t in times)
+    real_frames = sum(t.real_frames for t in times)
+    padded_frames = sum(t.padded_frames for t in times)
+    latency = {
+        "mean": forward.mean(),
+        "std": forward.std(ddof=1) if len(forward) > 1 else 0.0,
+        **{f"p{p}": np.percentile(forward, p) for p in (50, 90, 95, 99)},
+    }
+    latency_ms = {key: round(1000 * float(value), 4) for key, value in latency.items()}
+    if len(forward) < P99_BATCHES:
+        latency_ms["p99"] = None
+    # Batches differ in width where they are padded one by one: compare times per padded frame.
+    pace = forward / np.array([t.padded_frames for t in times])
+    return {
+        "batches": len(times),
+        "utterances": utterances,
+        "seconds": round(float(forward.sum()), 4),
+        "utterances_per_s": utterances / float(forward.sum()),
+        "rtfx": audio / float(forward.sum()),
+        "end_to_end_utterances_per_s": utterances / everything,
+        "latency_ms": latency_ms,
+        "spread": float(pace.std(ddof=1) / pace.mean()) if len(pace) > 1 else 0.0,
+        "phase_seconds": {
+            name: round(sum(getattr(t, name) for t in times), 4)
+            for name in ("assemble", "upload", "forward", "download")
+        },
+        "padding_share": 1 - real_frames / padded_frames,
+    }
+
+
+def verdict(figures: dict, settings: Settings, other_load: float, fake: bool) -> dict[str, object]:
+    """VALID, QUICK (settings below the rules' minima), INVALID or FAKE, with the reasons."""
+    if fake:
+        return {"verdict": "FAKE", "reasons": ["a fake device computed this"]}
+    disturbed, short = [], []
+    if figures["spread"] > settings.max_spread:
+        disturbed.append(f"spread {figures['spread']:.0%} above {settings.max_spread:.0%}")
+    if other_load > settings.max_other_load:
+        disturbed.append(f"other load {other_load:.0%} above {settings.max_other_load:.0%}")
+    if settings.warmup_batches < WARMUP_BATCHES:
+        short.append(f"{settings.warmup_batches} of {WARMUP_BATCHES} warm-up batches")
+    if figures["batches"] < MIN_BATCHES:
+        short.append(f"{figures['batches']} of {MIN_BATCHES} batches")
+    if figures["seconds"] < MIN_SECONDS:
+        short.append(f"{figures['seconds']:.1f} of {MIN_SECONDS:.0f} s")
+    reduced = not settings.multi and (
+        settings.warmup_batches < WARMUP_BATCHES
+        or settings.min_batches < MIN_BATCHES
+        or settings.min_seconds < MIN_SECONDS
+    )
+    if reduced:
+        return {"verdict": "QUICK", "reasons": short + disturbed}
+    if short or disturbed:
+        return {"verdict": "INVALID", "reasons": short + disturbed}
+    return {"verdict": "VALID", "reasons": []}
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat()
+
+
+def main(argv=None) -> None:
+    """Command line: see `--help`."""
+    parser = stage.parser(__doc__)
+    parser.add_argument("--features", required=True, help="folder of features")
+    parser.add_argument("--features-index", required=True, help="their index (JSON)")
+    parser.add_argument("--model", required=True, help="the model's description (JSON)")
+    parser.add_argument("--artefact", required=True, help="folder of the compiled model")
+    parser.add_argument("--artefact-index", required=True, help="its index (JSON)")
+    parser.add_argument("--batch-size", type=int, required=True)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--warmup-batches", type=int, default=WARMUP_BATCHES)
+    parser.add_argument("--min-batches", type=int, default=MIN_BATCHES)
+    parser.add_argument("--min-seconds", type=float, default=MIN_SECONDS)
+    parser.add_argument("--multi", type=int, help="passes over the set, instead of the minima")
+    parser.add_argument("--max-spread", type=float, default=0.2, help="of the time per frame")
+    parser.add_argument("--max-other-load", type=float, default=0.1, help="share of the cores")
+    backends.add_arguments(parser)
+    parser.add_argument("--timing", required=True, help="figures to write (JSON)")
+    args = stage.parse(parser, argv)
+
+    settings = Settings(**{name: getattr(args, name) for name in Settings._fields})
+    engine = backends.from_arguments(args)
+    backend = backends.create(engine)
+    artefact = require_artefact(args.artefact, args.artefact_index, engine)
+    features = FeatureSet(args.features, args.features_index)
+    model = read_json(args.model)
+    started, start = _now(), time.perf_counter()
+    session = backend.open(Path(args.artefact), args.threads)
+    opened = time.perf_counter() - start
+    try:
+        load = machine.OtherLoad()
+        times = measure(session, features, args.batch_size, engine.padding, settings)
+        other_load = load.share()
+    finally:
+        session.close()
+    figures = summarise(times)
+    judged = verdict(figures, settings, other_load, backend.fake)
+    write_json(
+        args.timing,
+        {
+            **judged,
+            **figures,
+            "batch_size": args.batch_size,
+            "fill_up_rows": -len(features) % args.batch_size,
+            "other_load": other_load,
+            "compile_seconds": artefact["compile_seconds"] + round(opened, 3),
+            "artefact_bytes": artefact["bytes"],
+            "peak_memory_bytes": machine.peak_memory_bytes(),
+            "settings": settings._asdict(),
+            "engine": engine._asdict(),
+            "environment": machine.environment(args.threads),
+            "versions": backend.versions(),
+            "checkpoint_sha256": model["checkpoint_sha256"],
+            "dataset_sha256": read_json(args.features_index)["manifest_sha256"],
+            "started": started,
+            "ended": _now(),
+        },
+    )
+    log.info("%s: %.2f utterances/s", judged["verdict"], figures["utterances_per_s"])
+
+
+if __name__ == "__main__":
+    stage.run(main)

@@ -1,0 +1,217 @@
+# What the rules share: the checked configuration, the sources behind each stage, and the targets.
+import json
+import os
+import re
+import shlex
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+sys.path.insert(0, str(Path(workflow.basedir) / "workflow"))
+
+from deepspeech2 import backends, sources
+from deepspeech2.config import complete
+from deepspeech2.recordings import input_files
+from deepspeech2.stage import UserError
+
+try:
+    complete(config, Path(workflow.basedir) / "workflow" / "schemas" / "config.schema.yaml")
+except UserError as error:
+    raise WorkflowError(str(error))
+
+RUN = config["run"]
+DATASETS, MODELS, ENGINES = config["datasets"], config["models"], config["engines"]
+
+
+wildcard_constraints:
+    dataset="|".join(map(re.escape, DATASETS)),
+    model="|".join(map(re.escape, MODELS)),
+    engine="|".join(map(re.escape, ENGINES)),
+    batch_size=r"[1-9]\d*",
+    split="train|val|test|all",
+    form="static|packed",
+    run=r"eager|[^/]+/bs[1-9]\d*",
+
+
+# Stages are command lines of the package. `.venv/bin/snakemake` runs without the environment being
+# activated, so its interpreter comes first on the path; not so under conda, which brings its own.
+shell.prefix(
+    f"export PYTHONPATH={shlex.quote(str(Path(workflow.basedir) / 'workflow'))}; "
+    + (
+        ""
+        if workflow.deployment_settings.deployment_method
+        else f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; "
+    )
+)
+
+
+def stage_sources(*modules):
+    """The source files that a stage is made of: inputs, so that an edit makes its results stale."""
+    return [os.path.relpath(path) for path in sources.of(*(f"deepspeech2.{m}" for m in modules))]
+
+
+def backend_sources(stage):
+    """The sources of a stage and of the backend of the engine that it runs."""
+
+    def find(wildcards):
+        backend = backends.BACKENDS[ENGINES[wildcards.engine]["backend"]]
+        return stage_sources(stage, backend.module.partition(".")[2])
+
+    return find
+
+
+def of_dataset(key):
+    """A setting of the wildcard's dataset, for `params`."""
+    return lambda wildcards: DATASETS[wildcards.dataset][key]
+
+
+def option(name, value):
+    """A command-line option, or nothing where there is no value."""
+    return "" if value is None else f"{name} {shlex.quote(str(value))}"
+
+
+def python_of(wildcards):
+    """The interpreter that runs an engine's stages."""
+    return ENGINES[wildcards.engine]["python"] or "python"
+
+
+def engine_options(wildcards):
+    """The command-line options that describe an engine."""
+    engine = ENGINES[wildcards.engine]
+    options = shlex.quote(json.dumps(engine["options"], sort_keys=True))
+    keys = ("backend", "device", "precision", "form", "padding")
+    return " ".join(
+        [f"--{key} {shlex.quote(engine[key])}" for key in keys] + [f"--options {options}"]
+    )
+
+
+def corpus_source(wildcards):
+    """Where a corpus comes from: the local path if there is one, else what `fetch_corpus` makes."""
+    dataset = DATASETS[wildcards.dataset]
+    return dataset["path"] or f"results/datasets/{wildcards.dataset}/archive"
+
+
+def corpus_inputs(wildcards):
+    """The files that a corpus is made from."""
+    dataset = DATASETS[wildcards.dataset]
+    if not dataset["path"]:
+        return [corpus_source(wildcards)]
+    try:
+        return input_files(dataset["layout"], dataset["path"])
+    except UserError as error:
+        raise WorkflowError(str(error))
+
+
+def is_address(place):
+    """Whether a checkpoint is to be fetched."""
+    return place.startswith(("http://", "https://"))
+
+
+def checkpoint_source(wildcards):
+    """A model's checkpoint: the local path, or what `fetch_checkpoint` makes."""
+    place = MODELS[wildcards.model]["checkpoint"]
+    if is_address(place):
+        return f"results/models/{wildcards.model}/checkpoint"
+    path = os.path.expanduser(place)
+    if not os.path.isfile(path):
+        raise WorkflowError(
+            f"config: models.{wildcards.model}.checkpoint: {path}: no such file; "
+            "give the checkpoint's path or address"
+        )
+    return path
+
+
+def exported_model(wildcards):
+    """The export of the model that an engine starts from, and its index."""
+    engine = ENGINES[wildcards.engine]
+    source = backends.BACKENDS[engine["backend"]].source
+    base = f"results/models/{wildcards.model}"
+    if source == "weights":
+        return {"source": f"{base}/model.safetensors", "source_index": f"{base}/model.json"}
+    stem = f"{base}/torchscript_{engine['form']}"
+    return {"source": f"{stem}.pt", "source_index": f"{stem}.json"}
+
+
+def splits(dataset):
+    """The splits of a dataset that get a manifest."""
+    parts = ["train", "val", "test"] if DATASETS[dataset]["layout"] == "an4" else []
+    split = DATASETS[dataset]["split"]
+    return parts + ([split] if split not in parts else [])
+
+
+def manifest_of(wildcards):
+    """The manifest of the split that a dataset runs on."""
+    split = DATASETS[wildcards.dataset]["split"]
+    return f"results/datasets/{wildcards.dataset}/{wildcards.dataset}_{split}_manifest.json"
+
+
+def manifests():
+    """All manifests of the selected datasets."""
+    return [
+        f"results/datasets/{dataset}/{dataset}_{split}_manifest.json"
+        for dataset in RUN["datasets"]
+        for split in splits(dataset)
+    ]
+
+
+def features():
+    """Indexes and folders of the features of every selected dataset and model."""
+    pattern = "results/{dataset}/{model}/features{suffix}"
+    return expand(pattern, dataset=RUN["datasets"], model=RUN["models"], suffix=["", ".json"])
+
+
+def rows():
+    """The rows of the table: dataset/model/engine/bs<batch size>."""
+    return expand(
+        "{dataset}/{model}/{engine}/bs{batch_size}",
+        dataset=RUN["datasets"],
+        model=RUN["models"],
+        engine=RUN["engines"],
+        batch_size=RUN["batch_sizes"],
+    )
+
+
+def published():
+    """DATASET=TABLE of every selected dataset with published figures."""
+    tables = {name: DATASETS[name]["published"] for name in RUN["datasets"]}
+    return {name: path for name, path in tables.items() if path}
+
+
+def intermediates():
+    """Every cached file of the selection."""
+    exports = {f"torchscript_{ENGINES[name]['form']}" for name in RUN["engines"]}
+    return (
+        manifests()
+        + features()
+        + expand(
+            "results/datasets/{dataset}/{file}",
+            dataset=RUN["datasets"],
+            file=["corpus", "corpus.json", "labels.json"],
+        )
+        + expand(
+            "results/models/{model}/{file}",
+            model=RUN["models"],
+            file=["model.safetensors", "model.json"]
+            + [f"{export}.{suffix}" for export in sorted(exports) for suffix in ("pt", "json")],
+        )
+        + expand(
+            "results/{dataset}/{model}/eager/{file}",
+            dataset=RUN["datasets"],
+            model=RUN["models"],
+            file=["posteriors.bin", "posteriors.json", "transcripts.jsonl"],
+        )
+        + expand(
+            "results/{row}/{file}",
+            row=rows(),
+            file=[
+                "compiled",
+                "compiled.json",
+                "posteriors.bin",
+                "posteriors.json",
+                "transcripts.jsonl",
+                "score.json",
+                "timing.json",
+            ],
+        )
+    )

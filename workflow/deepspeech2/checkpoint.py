@@ -109,7 +109,7 @@ def _read_safetensors(path: str) -> tuple[dict[str, np.ndarray], dict]:
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             metadata = json.loads((file.metadata() or {})[METADATA_KEY])
-            weights = {name: file.get_tensor(name) for name in file}
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         description = describe(
             path, metadata["labels"], metadata["spectrogram"], metadata["architecture"]
         )

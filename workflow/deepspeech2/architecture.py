@@ -1,8 +1,8 @@
-"""The architecture of a DeepSpeech2 network: its settings, and the tensors that they imply.
+"""What a checkpoint says of itself: the settings of its spectrogram and of its network.
 
-Names are those of deepspeech.pytorch V3.0's state dict. Two convolutions over (bins, frames), a
-stack of recurrent layers (bidirectional ones sum their directions), a lookahead convolution if the
-layers are unidirectional, and a linear layer over the labels.
+The network has two convolutions over (bins, frames), a stack of recurrent layers (bidirectional ones
+sum their directions), a lookahead convolution if they are unidirectional, and a linear layer over
+the labels. Its tensors have the names of deepspeech.pytorch V3.0's state dict.
 """
 
 from __future__ import annotations
@@ -14,6 +14,35 @@ KERNELS = ((41, 11), (21, 11))  # bins, frames
 STRIDES = ((2, 2), (2, 1))
 PADDINGS = ((20, 5), (10, 5))
 GATES = {"lstm": 4, "gru": 3, "rnn": 1}
+WINDOWS = ("hamming", "hann", "blackman", "bartlett")
+
+
+class Spectrogram(NamedTuple):
+    """Settings of the spectrogram, from the checkpoint: Hz, seconds, seconds, window's name."""
+
+    sample_rate: int = 16000
+    window_size: float = 0.02
+    window_stride: float = 0.01
+    window: str = "hamming"
+
+    @property
+    def n_fft(self) -> int:
+        """Samples in a window (320)."""
+        return int(self.sample_rate * self.window_size)
+
+    @property
+    def hop(self) -> int:
+        """Samples between windows (160)."""
+        return int(self.sample_rate * self.window_stride)
+
+    @property
+    def bins(self) -> int:
+        """Frequency bins (161)."""
+        return self.n_fft // 2 + 1
+
+    def frames(self, samples: int) -> int:
+        """Frames of an utterance of so many samples."""
+        return 1 + samples // self.hop
 
 
 class Architecture(NamedTuple):

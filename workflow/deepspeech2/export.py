@@ -24,7 +24,7 @@ def trace(net: network.DeepSpeech2) -> torch.jit.ScriptModule:
     example = torch.randn(shape, generator=generator)
     with warnings.catch_warnings(), torch.no_grad():
         # TorchScript is what the reference exports and what torch_aie compiles, deprecated or not.
-        warnings.filterwarnings("ignore", message=".*torch.jit.trace.* is deprecated")
+        warnings.filterwarnings("ignore", ".*torch.jit.* is deprecated", DeprecationWarning)
         # Packing checks its lengths in Python; the check is not needed in the trace.
         warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
         return torch.jit.trace(net, (example, lengths), check_trace=False)

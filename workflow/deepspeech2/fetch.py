@@ -14,13 +14,14 @@ from urllib.parse import urlsplit
 import requests
 
 from deepspeech2 import stage
-from deepspeech2.files import CHUNK, read_json, replacing, sha256, write_json
+from deepspeech2.files import read_json, replacing, sha256, write_json
 from deepspeech2.stage import UserError, log
 
 ATTEMPTS = 3  # of each mirror
 PAUSE = 1.0  # seconds before the second attempt; doubles
 TIMEOUT = (10, 60)  # seconds to connect, seconds without a byte
 MAX_BYTES = 8 << 30
+CHUNK = 1 << 16  # bytes; at most so many are lost when a connection breaks
 
 
 def fetch(urls: list[str], output: Path) -> str:

@@ -17,7 +17,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from deepspeech2 import audio, labels, recordings, stage
+from deepspeech2 import audio, labels, recordings, spectrogram, stage
+from deepspeech2.architecture import Spectrogram
 from deepspeech2.files import (
     read_json,
     replacing_folder,
@@ -26,7 +27,6 @@ from deepspeech2.files import (
     sha256_bytes,
     write_json,
 )
-from deepspeech2.spectrogram import Spectrogram
 from deepspeech2.stage import UserError, log
 
 
@@ -68,9 +68,10 @@ def inspect(job) -> Prepared:
 
 def write_features(job) -> str:
     """Second pass: write one utterance's `.bin` files; returns the spectrogram's SHA-256."""
-    prepared, number, frames_max, folder, spectrogram = job
-    features = spectrogram(audio.to_float(audio.read(prepared.sample.wav).samples))
-    padded = np.zeros((spectrogram.bins, frames_max), np.float32)
+    prepared, number, frames_max, folder, settings = job
+    samples = audio.to_float(audio.read(prepared.sample.wav).samples)
+    features = spectrogram.compute(samples, settings)
+    padded = np.zeros((settings.bins, frames_max), np.float32)
     padded[:, : features.shape[1]] = features
     data = padded.tobytes()
     (folder / "spect" / f"data{number}.bin").write_bytes(data)

@@ -158,9 +158,13 @@ def notes(rows: pd.DataFrame) -> list[str]:
 def markdown(rows: pd.DataFrame) -> str:
     """The table as Markdown."""
     text = shown(rows)
-    cells = text.map(lambda value: value.replace("|", "\\|").replace("<", "&lt;"))
-    table = cells.to_markdown(index=False, disable_numparse=True)
-    return table + "\n\n" + "\n".join(f"- {line}" for line in notes(rows)) + "\n"
+    table = text.map(_escape_markdown).to_markdown(index=False, disable_numparse=True)
+    lines = [f"- {_escape_markdown(line)}" for line in notes(rows)]
+    return table + "\n\n" + "\n".join(lines) + "\n"
+
+
+def _escape_markdown(text: str) -> str:
+    return html.escape(text, quote=False).replace("|", "\\|")
 
 
 PAGE = """<!DOCTYPE html>

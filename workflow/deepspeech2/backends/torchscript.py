@@ -6,6 +6,7 @@ another only in name; backends for fixed shapes differ in content.
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from deepspeech2.backends import Shape
 from deepspeech2.stage import UserError
 
 ARTEFACT = "model.pt"
+# TorchScript is what the reference exports and what torch_aie compiles, deprecated or not.
+DEPRECATED = ".*torch.jit.* is deprecated"
 
 
 class Backend(backends.Backend):
@@ -32,12 +35,17 @@ class Backend(backends.Backend):
             raise UserError(f"backend torchscript has no option {next(iter(engine.options))!r}")
 
     def compile(self, source: Path, shape: Shape, folder: Path) -> None:
-        module = torch.jit.load(str(source), map_location="cpu").eval()
-        torch.jit.save(torch.jit.freeze(module), str(folder / ARTEFACT))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", DEPRECATED, DeprecationWarning)
+            module = torch.jit.load(str(source), map_location="cpu").eval()
+            torch.jit.save(torch.jit.freeze(module), str(folder / ARTEFACT))
 
     def open(self, folder: Path, threads: int) -> backends.Session:
         torch.set_num_threads(threads)
-        return Session(torch.jit.load(str(folder / ARTEFACT)), self.engine.form == "packed")
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", DEPRECATED, DeprecationWarning)
+            module = torch.jit.load(str(folder / ARTEFACT))
+        return Session(module, self.engine.form == "packed")
 
     def versions(self) -> dict[str, str]:
         return {"torch": torch.__version__}

@@ -1,0 +1,39 @@
+"""Paths and fixtures that the tests share."""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = ROOT.parent / "shared"
+sys.path.insert(0, str(ROOT / "workflow"))
+os.environ["PYTHONPATH"] = str(ROOT / "workflow")  # for the stages that tests start as programs
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of reference files beside the checkout. Without it a test skips."""
+    if not SHARED.is_dir():
+        reason = f"needs the reference files in {SHARED.name}/ beside the checkout"
+        if os.environ.get("REQUIRE_SHARED"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def an4_archive(shared) -> Path:
+    """AN4 in the packaging of CMU's archive."""
+    return shared / "data" / "an4" / "an4_raw.bigendian.tar.gz"
+
+
+def copy_project(target: Path) -> Path:
+    """A fresh checkout of the project as it is now, without results."""
+    ignore = shutil.ignore_patterns(
+        ".git", ".venv", ".snakemake", "__pycache__", ".pytest_cache", ".ruff_cache", "results"
+    )
+    shutil.copytree(ROOT, target, ignore=ignore)
+    return target

@@ -1,0 +1,196 @@
+"""AN4's packagings, made small, and hostile or damaged archives."""
+
+import gzip
+import hashlib
+import io
+import tarfile
+import zipfile
+
+import numpy as np
+import pytest
+import soundfile
+from deepspeech2 import an4
+from deepspeech2.stage import UserError
+from helpers import tone
+
+UTTERANCES = {  # id: (folder, speaker, transcription line)
+    "an1-fash-b": ("an4_clstk", "fash", "<s> YES </s> (an1-fash-b)"),
+    "an2-fbbh-b": ("an4_clstk", "fbbh", "GO (an2-fbbh-b)"),
+    "an3-fcaw-b": ("an4test_clstk", "fcaw", "RUBOUT G M (an3-fcaw-b)"),
+}
+
+
+def samples(name):
+    return (tone(0.3, seed=len(name) + ord(name[2])) * 20000).astype(np.int16)
+
+
+def encode(name, suffix):
+    if suffix == "raw":
+        return samples(name).astype(">i2").tobytes()
+    buffer = io.BytesIO()
+    container = {"wav": "WAV", "sph": "NIST"}[suffix]
+    soundfile.write(buffer, samples(name), 16000, format=container, subtype="PCM_16")
+    return buffer.getvalue()
+
+
+def files(suffix="raw", root="an4/"):
+    content = {}
+    for part in ("train", "test"):
+        folder = {"train": "an4_clstk", "test": "an4test_clstk"}[part]
+        lines = [line for place, _, line in UTTERANCES.values() if place == folder]
+        text = "\n".join(lines) + "\n"
+        content[f"{root}etc/an4_{part}.transcription"] = text.encode()
+    for name, (folder, speaker, _) in UTTERANCES.items():
+        content[f"{root}wav/{folder}/{speaker}/{name}.{suffix}"] = encode(name, suffix)
+    return content
+
+
+def write_tar(path, content, extra=()):
+    with tarfile.open(path, "w:gz") as archive:
+        for name, data in content.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+        for member in extra:
+            archive.addfile(member)
+    return path
+
+
+def write_zip(path, content):
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in content.items():
+            archive.writestr(name, data)
+    return path
+
+
+def write_folder(path, content):
+    for name, data in content.items():
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_bytes(data)
+    return path
+
+
+def hashes(path, **changes):
+    rows = ["split\tid\tsamples\tpcm_sha256\ttranscript"]
+    for name, (folder, _, line) in UTTERANCES.items():
+        digest = hashlib.sha256(samples(name).astype("<i2").tobytes()).hexdigest()
+        text = line.replace("<s>", "").replace("</s>", "").partition("(")[0].strip()
+        rows.append(f"{an4.SPLITS[folder]}\t{name}\t4800\t{changes.get(name, digest)}\t{text}")
+    path.write_text("\n".join(rows) + "\n")
+    return path
+
+
+@pytest.mark.parametrize("suffix", ["raw", "sph", "wav"])
+@pytest.mark.parametrize("packing", ["tar", "zip", "folder", "github"])
+def test_every_packaging_gives_the_same_corpus(tmp_path, suffix, packing):
+    root = {"github": "an4-master/", "folder": ""}.get(packing, "an4/")
+    content = files(suffix, root)
+    write = {"zip": write_zip, "folder": write_folder}.get(packing, write_tar)
+    source = write(tmp_path / "corpus", content)
+    found = {}
+    utterances = an4.read(source, found.__setitem__, hashes(tmp_path / "hashes.tsv"))
+    assert [(u.id, u.split, u.speaker, u.transcript) for u in utterances] == [
+        ("an1-fash-b", "val", "fash", "YES"),
+        ("an2-fbbh-b", "train", "fbbh", "GO"),
+        ("an3-fcaw-b", "test", "fcaw", "RUBOUT G M"),
+    ]
+    for name in UTTERANCES:
+        np.testing.assert_array_equal(found[name], samples(name))
+
+
+def refuse(source, table, *words):
+    with pytest.raises(UserError) as error:
+        an4.read(source, lambda *_: None, table)
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_one_changed_sample_is_found(tmp_path):
+    content = files()
+    name = "an4/wav/an4test_clstk/fcaw/an3-fcaw-b.raw"
+    data = bytearray(content[name])
+    data[100] ^= 1
+    source = write_tar(tmp_path / "a.tar.gz", {**content, name: bytes(data)})
+    refuse(source, hashes(tmp_path / "h.tsv"), "an3-fcaw-b", "samples differ", "fetch")
+
+
+def test_missing_and_foreign_utterances_are_named(tmp_path):
+    content = files()
+    table = hashes(tmp_path / "h.tsv")
+    partial = {k: v for k, v in content.items() if "an2" not in k}
+    refuse(write_tar(tmp_path / "a.tar.gz", partial), table, "1 of 3", "an2-fbbh-b")
+    foreign = {**content, "an4/wav/an4_clstk/fash/an9-fash-b.raw": encode("an1-fash-b", "raw")}
+    refuse(write_tar(tmp_path / "b.tar.gz", foreign), table, "an9-fash-b")
+
+
+def test_a_second_recording_of_an_utterance_is_refused(tmp_path):
+    content = {**files(), **files("wav")}
+    refuse(write_tar(tmp_path / "a.tar.gz", content), None, "second recording")
+
+
+def test_a_changed_transcript_is_found(tmp_path):
+    content = files()
+    name = "an4/etc/an4_test.transcription"
+    content[name] = b"RUBOUT G N (an3-fcaw-b)\n"
+    refuse(write_tar(tmp_path / "a.tar.gz", content), hashes(tmp_path / "h.tsv"), "RUBOUT G N")
+
+
+@pytest.mark.parametrize(
+    ("line", "word"),
+    [(b"", "no transcript"), (b" (an3-fcaw-b)\n", "no transcript"), (b"GO\n", "line 1")],
+)
+def test_bad_transcription_files_are_named(tmp_path, line, word):
+    content = {**files(), "an4/etc/an4_test.transcription": line}
+    refuse(write_tar(tmp_path / "a.tar.gz", content), None, word)
+
+
+@pytest.mark.parametrize("size", [0, 3, 100])
+def test_a_cut_or_too_short_recording_is_refused(tmp_path, size):
+    name = "an4/wav/an4test_clstk/fcaw/an3-fcaw-b.raw"
+    content = {**files(), name: bytes(range(size))}
+    refuse(write_tar(tmp_path / "a.tar.gz", content), None, "an3-fcaw-b")
+
+
+@pytest.mark.parametrize("name", ["../../evil", "/etc/evil", "an4/../../evil", "C:\\evil"])
+def test_a_member_that_leaves_the_folder_is_refused(tmp_path, name):
+    for write in (write_tar, write_zip):
+        source = write(tmp_path / "a", {**files(), name: b"x"})
+        refuse(source, None, "outside")
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE])
+def test_links_and_devices_are_refused(tmp_path, kind):
+    member = tarfile.TarInfo("an4/wav/an4_clstk/fash/an5-fash-b.raw")
+    member.type, member.linkname = kind, "/etc/passwd"
+    refuse(write_tar(tmp_path / "a.tar.gz", files(), [member]), None, "link or device")
+
+
+def test_a_link_that_leaves_an_unpacked_folder_is_refused(tmp_path):
+    source = write_folder(tmp_path / "corpus", files(root=""))
+    secret = tmp_path / "secret.raw"
+    secret.write_bytes(encode("an1-fash-b", "raw"))
+    (source / "wav/an4_clstk/fash/an5-fash-b.raw").symlink_to(secret)
+    refuse(source, None, "link that leaves")
+
+
+def test_bombs_are_refused_before_they_unpack(tmp_path):
+    big = tarfile.TarInfo("an4/wav/an4_clstk/fash/an5-fash-b.raw")
+    big.size = 1 << 40
+    path = tmp_path / "declared.tar.gz"
+    path.write_bytes(gzip.compress(big.tobuf()))  # declares a terabyte, holds nothing
+    refuse(path, None, "unpacks to far more")
+    zeros = {f"an4/junk{i}": bytes(4 << 20) for i in range(130)}
+    refuse(write_tar(tmp_path / "zeros.tar.gz", zeros), None, "unpacks to far more")
+    many = {f"an4/junk{i}": b"" for i in range(an4.MAX_MEMBERS + 1)}
+    refuse(write_tar(tmp_path / "many.tar.gz", many), None, "unpacks to far more")
+
+
+def test_damaged_archives_are_refused(tmp_path):
+    whole = write_tar(tmp_path / "whole.tar.gz", files()).read_bytes()
+    table = hashes(tmp_path / "h.tsv")
+    for number, data in enumerate((b"", b"no archive", whole[: len(whole) // 2], whole[:-3000])):
+        path = tmp_path / f"{number}.tar.gz"
+        path.write_bytes(data)
+        refuse(path, table, str(path))
+    refuse(tmp_path / "absent.tar.gz", None, "no such")
+    refuse(write_tar(tmp_path / "empty.tar.gz", {}), None, "no AN4 audio")

@@ -1,0 +1,130 @@
+"""The configuration: every fault is one line that names key and rule."""
+
+import copy
+
+import pytest
+import yaml
+from conftest import ROOT
+from deepspeech2 import config
+from deepspeech2.stage import UserError
+
+SCHEMA = ROOT / "workflow" / "schemas" / "config.schema.yaml"
+DEFAULT = yaml.safe_load((ROOT / "config.yaml").read_text())
+
+
+def complete(change=None, **top):
+    found = copy.deepcopy(DEFAULT)
+    found.update(top)
+    if change:
+        keys, value = change
+        place = found
+        for key in keys[:-1]:
+            place = place[key]
+        place[keys[-1]] = value
+    return config.complete(found, SCHEMA)
+
+
+def test_the_default_configuration_is_complete():
+    """config.yaml is the manual: it names every top-level key, and the schema describes all."""
+    found = complete()
+    schema = yaml.safe_load(SCHEMA.read_text())
+    assert set(DEFAULT) == set(schema["properties"]) == set(found)
+    assert set(DEFAULT["timing"]) == set(schema["properties"]["timing"]["properties"])
+    text = (ROOT / "config.yaml").read_text()
+    for kind in ("datasets", "models", "engines"):
+        for key in schema["properties"][kind]["additionalProperties"]["properties"]:
+            assert key in text, f"config.yaml does not explain {kind}.{key}"
+
+
+def test_defaults_are_filled_in_and_not_shared():
+    engines = {name: {"backend": "torchscript"} for name in ("a", "cpu-fp32")}
+    found = complete(engines=engines)
+    assert found["engines"]["a"] == {
+        "backend": "torchscript",
+        "device": "cpu",
+        "precision": "fp32",
+        "form": "static",
+        "padding": "longest",
+        "python": None,
+        "options": {},
+    }
+    assert found["engines"]["a"]["options"] is not found["engines"]["cpu-fp32"]["options"]
+    minimal = {key: DEFAULT[key] for key in ("run", "datasets", "models", "engines")}
+    assert config.complete(copy.deepcopy(minimal), SCHEMA)["timing"]["min_batches"] == 10
+
+
+def test_every_key_of_the_schema_is_described_and_closed():
+    def check(node, path):
+        if node.get("type") == "object" and "properties" in node:
+            assert node.get("additionalProperties") is False, path
+        for name, value in node.get("properties", {}).items():
+            assert value.get("description"), f"{path}.{name}"
+            check(value, f"{path}.{name}")
+        if isinstance(node.get("additionalProperties"), dict):
+            check(node["additionalProperties"], f"{path}.*")
+
+    check(yaml.safe_load(SCHEMA.read_text()), "")
+
+
+BAD = [
+    ((["batchsizes"], [1]), "config: batchsizes: unknown key"),
+    ((["run", "batch_size"], [1]), "config: run.batch_size: unknown key"),
+    ((["run", "batch_sizes"], [0]), "run.batch_sizes[0]: 0 is less than the minimum of 1"),
+    ((["run", "batch_sizes"], [1, -1]), "run.batch_sizes[1]: -1 is less"),
+    ((["run", "batch_sizes"], ["4"]), "run.batch_sizes[0]: '4' is not of type 'integer'"),
+    ((["run", "batch_sizes"], [1.5]), "run.batch_sizes[0]"),
+    ((["run", "batch_sizes"], [True]), "run.batch_sizes[0]"),
+    ((["run", "batch_sizes"], []), "run.batch_sizes"),
+    ((["run", "batch_sizes"], [1, 1]), "run.batch_sizes"),
+    ((["run", "batch_sizes"], 4), "run.batch_sizes: 4 is not of type 'array'"),
+    ((["run", "engines"], ["npu"]), "run.engines: 'npu' is not defined; defined are: cpu-fp32"),
+    ((["run", "datasets"], ["../x"]), "run.datasets[0]"),
+    ((["engines", "cpu-fp32", "backend"], "warp"), "engines.cpu-fp32.backend: 'warp' is unknown"),
+    ((["engines", "cpu-fp32", "speed"], 1), "engines.cpu-fp32.speed: unknown key"),
+    ((["engines", "cpu-fp32", "precision"], "fp8"), "engines.cpu-fp32.precision: 'fp8'"),
+    ((["engines", "a/b"], {"backend": "torchscript"}), "a/b"),
+    ((["engines", "eager"], {"backend": "torchscript"}), "engines.eager: this name is reserved"),
+    ((["datasets", "models"], {"layout": "an4"}), "datasets.models: this name is reserved"),
+    ((["datasets", "sample", "layout"], "zip"), "datasets.sample.layout: 'zip'"),
+    ((["datasets", "sample", "split"], "test"), "datasets.sample.split"),
+    ((["datasets", "sample", "path"], None), "datasets.sample: needs a path or urls"),
+    ((["datasets", "an4", "urls"], ["file:///x"]), "datasets.an4.urls[0]"),
+    ((["models", "embedded", "sha256"], "abc"), "models.embedded.sha256"),
+    ((["models", "embedded"], {}), "models.embedded: 'checkpoint' is a required property"),
+    ((["timing", "multi"], 0), "timing.multi"),
+    ((["timing", "min_seconds"], "ten"), "timing.min_seconds: 'ten' is not of type 'number'"),
+    ((["decoder", "name"], "beam"), "decoder.name: 'beam'"),
+    ((["accuracy", "threads"], 0), "accuracy.threads: 0"),
+    ((["archive"], 7), "archive: 7"),
+]
+
+
+@pytest.mark.parametrize(("change", "words"), BAD)
+def test_faults_are_one_line_with_key_and_rule(change, words):
+    with pytest.raises(UserError) as error:
+        complete(change)
+    assert words in str(error.value) and "\n" not in str(error.value)
+    assert len(str(error.value)) < 400
+
+
+def test_overrides_replace_the_one_selected_source():
+    found = complete(archive="~/a.tgz", checkpoint="c.ckpt")
+    assert found["datasets"]["sample"]["path"].endswith("/a.tgz")
+    assert "~" not in found["datasets"]["sample"]["path"]
+    assert found["models"]["embedded"]["checkpoint"] == "c.ckpt"
+    assert found["models"]["an4-v3"] == {**DEFAULT["models"]["an4-v3"]}
+
+
+@pytest.mark.parametrize(("key", "kind"), [("archive", "datasets"), ("checkpoint", "models")])
+def test_an_override_of_several_is_refused(key, kind):
+    with pytest.raises(UserError, match=f"{key}: names one source, but run.{kind} selects 2"):
+        complete((["run", kind], list(DEFAULT[kind])), **{key: "x"})
+
+
+@pytest.mark.parametrize("preset", sorted((ROOT / "config").glob("*.yaml")))
+def test_presets_are_valid(preset):
+    from snakemake.utils import update_config
+
+    found = copy.deepcopy(DEFAULT)
+    update_config(found, yaml.safe_load(preset.read_text()))
+    config.complete(found, SCHEMA)

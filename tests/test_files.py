@@ -1,0 +1,159 @@
+"""Whole files or none; the sources behind a stage; how stages fail."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import ROOT
+from deepspeech2 import backends, files, sources
+from deepspeech2.stage import UserError
+from helpers import assert_one_line_error, run_stage
+
+STAGES = (
+    "fetch corpus manifest preprocess checkpoint export compile eager posteriors decode timing "
+    "score table"
+).split()
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "a"
+    path.write_text("old")
+    with pytest.raises(ZeroDivisionError), files.replacing(path) as temporary:
+        temporary.write_text("half")
+        raise ZeroDivisionError
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+    with files.replacing(path) as temporary:
+        temporary.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_failed_folder_leaves_the_old_one(tmp_path):
+    path = tmp_path / "a"
+    for content in ("old", "half", "new"):
+        try:
+            with files.replacing_folder(path) as temporary:
+                (temporary / content).write_text(content)
+                if content == "half":
+                    raise ZeroDivisionError
+        except ZeroDivisionError:
+            assert [p.name for p in path.iterdir()] == ["old"]
+    assert [p.name for p in path.iterdir()] == ["new"] and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_killed_writer_leaves_nothing_under_the_final_name(tmp_path):
+    code = (
+        "import sys, time; from deepspeech2 import files\n"
+        "with files.replacing(sys.argv[1]) as t:\n"
+        "    t.write_text('half'); print('ready', flush=True); time.sleep(60)\n"
+    )
+    path = tmp_path / "a"
+    command = [sys.executable, "-c", code, str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        process.send_signal(signal.SIGKILL)
+    assert not path.exists()
+    with files.replacing(path) as temporary:
+        temporary.write_text("whole")
+    assert path.read_text() == "whole"
+
+
+def test_altered_and_missing_files_name_the_remedy(tmp_path):
+    path = tmp_path / "a"
+    path.write_text("x")
+    digest = files.sha256(path)
+    files.require_unaltered(path, digest, "i.json")
+    path.write_text("y")
+    with pytest.raises(UserError, match="altered.*snakemake --cores all --force i.json"):
+        files.require_unaltered(path, digest, "i.json")
+    path.unlink()
+    with pytest.raises(UserError, match="missing.*i.json"):
+        files.require_unaltered(path, digest, "i.json")
+
+
+def names(*modules):
+    return {path.stem for path in sources.of(*(f"deepspeech2.{m}" for m in modules))}
+
+
+def test_sources_of_stages():
+    assert names("decode") == {
+        "__init__", "decode", "posteriors_file", "stage", "files", "labels"
+    }  # fmt: skip
+    assert "decode" not in names("score") | names("timing") | names("posteriors")
+    assert "score" not in names("decode", "timing", "posteriors", "preprocess", "eager")
+    assert {"features", "compile"} <= names("timing") and "spectrogram" not in names("timing")
+    assert {"spectrogram", "audio", "recordings", "labels"} <= names("preprocess")
+    assert "torchscript" not in names("compile")  # only the engine's own backend is added
+    assert "network" in names("export") and "network" not in names("posteriors")
+    with pytest.raises(ValueError, match="no module"):
+        sources.of("deepspeech2.absent")
+
+
+def test_every_import_of_every_stage_is_followed():
+    """What Python really imports from the package is in the list, for each stage."""
+    for name in STAGES:
+        code = (
+            f"import sys, deepspeech2.{name}\n"
+            "print(*{m.__file__ for n, m in sys.modules.items() if n.startswith('deepspeech2')})"
+        )
+        found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        listed = {str(path) for path in sources.of(f"deepspeech2.{name}")}
+        assert set(found.stdout.split()) <= listed, name
+
+
+def test_every_registered_backend_is_a_module():
+    for entry in backends.BACKENDS.values():
+        assert sources.of(entry.module) and entry.source in backends.SOURCES
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_help_teaches(name):
+    result = run_stage(name, "--help")
+    assert result.returncode == 0
+    assert f"python -m deepspeech2.{name}" in result.stdout or "usage:" in result.stdout
+    text = result.stdout.split("\n\n", 1)[1]
+    assert len(text) > 200 and "--log" in text
+
+
+def test_the_error_is_also_the_last_line_of_the_log(tmp_path):
+    log = tmp_path / "x.log"
+    arguments = ("--index", tmp_path / "no.json", "--corpus", tmp_path, "--split", "all")
+    result = run_stage("manifest", *arguments, "--manifest", tmp_path / "m.json", "--log", log)
+    assert_one_line_error(result, "no.json")
+    assert log.read_text().splitlines()[-1] == result.stderr.strip()
+
+
+def test_interruption_is_one_line(tmp_path):
+    code = "from deepspeech2 import stage\nimport time\ndef main(argv):\n" \
+           "    print('ready', flush=True)\n    time.sleep(60)\nstage.run(main)"  # fmt: skip
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", code], **pipes) as process:
+        process.stdout.readline()
+        time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        assert process.stderr.read().strip() == "error: interrupted; run again to continue"
+    assert process.returncode == 130
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_missing_right_is_one_line(tmp_path):
+    (tmp_path / "closed").mkdir(mode=0o500)
+    (tmp_path / "i.json").write_text('{"utterances": []}')
+    result = run_stage(
+        "score", "--transcripts", tmp_path / "i.json", "--eager", tmp_path / "i.json",
+        "--score", tmp_path / "closed" / "s.json",
+    )  # fmt: skip
+    assert_one_line_error(result)
+
+
+def test_the_package_is_within_its_size():
+    """Whoever adds to it removes something, or argues for another bound."""
+    counts = {}
+    for path in (ROOT / "workflow" / "deepspeech2").rglob("*.py"):
+        counts[path.name] = len(re.findall(r"^", path.read_text(), re.M)) - 1
+    assert max(counts.values()) <= 300, counts
+    assert len((ROOT / "Snakefile").read_text().splitlines()) <= 60

@@ -1,0 +1,199 @@
+"""Against deepspeech.pytorch V3.0 itself: its checkpoints, AN4 test, its own outputs."""
+
+import base64
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import copy_project
+from deepspeech2 import an4, checkpoint, export, network, posteriors_file, score
+from deepspeech2.architecture import Architecture
+from deepspeech2.features import FeatureSet
+from helpers import run_stage, snakemake
+
+TINY = ("tiny_gru_bidirectional", "tiny_rnn_bidirectional", "tiny_lstm_unidirectional")
+ENGINES = ("cpu-fp32", "cpu-fp32-packed")
+BATCH_SIZES = (1, 20)
+
+
+@pytest.fixture(scope="module")
+def run(shared, an4_archive, tmp_path_factory):
+    """The workflow, run on AN4 test with the V3 checkpoint; the folder of the checkout."""
+    folder = copy_project(tmp_path_factory.mktemp("an4") / "checkout")
+    checkpoint_path = shared / "checkpoints" / "an4_small_v3.ckpt"
+    selection = f"run={{engines: {list(ENGINES)}, batch_sizes: {list(BATCH_SIZES)}}}"
+    timing = "timing={multi: 1, warmup_batches: 1}"
+    snakemake(
+        folder, "--cores", 2, "--configfile", "config/an4.yaml", "--config",
+        f"archive={an4_archive}", f"checkpoint={checkpoint_path}", selection, timing,
+    )  # fmt: skip
+    return folder
+
+
+@pytest.fixture(scope="module")
+def features(run):
+    base = run / "results/an4/an4-v3"
+    return FeatureSet(base / "features", base / "features.json")
+
+
+def folders(run):
+    """The result folders of eager and of every engine and batch size."""
+    base = run / "results/an4/an4-v3"
+    return [base / "eager"] + [base / e / f"bs{b}" for e in ENGINES for b in BATCH_SIZES]
+
+
+def test_preprocess_equals_integer_by_integer(shared, run, features):
+    expected = json.loads((shared / "reference/preprocess.json").read_text())
+    assert [u["id"] for u in features.utterances] == expected["order"]
+    for name in ("sizes", "targets", "target_sizes"):
+        text = (features.folder / "sizes" / f"{name}.txt").read_text()
+        assert text.endswith(" ") and [int(n) for n in text.split()] == expected[name]
+
+
+def test_features_within_1e_4(shared, features):
+    positions = {u["id"]: i for i, u in enumerate(features.utterances)}
+    with np.load(shared / "reference/features_8.npz") as reference:
+        assert len(reference.files) == 8
+        for name in reference.files:
+            expected = reference[name]
+            found = features.load(positions[name])
+            np.testing.assert_allclose(found[:, : expected.shape[1]], expected, atol=1e-4)
+            assert not found[:, expected.shape[1] :].any()
+
+
+def test_posteriors_within_1e_5(shared, run):
+    with np.load(shared / "reference/posteriors_8.npz") as reference:
+        for folder in folders(run):
+            found = dict(
+                posteriors_file.read(folder / "posteriors.bin", folder / "posteriors.json")
+            )
+            assert len(found) == 130
+            for name in reference.files:
+                np.testing.assert_allclose(found[name], reference[name], atol=1e-5)
+
+
+def test_all_transcripts_are_equal(shared, run):
+    with open(shared / "reference/transcripts.tsv", newline="") as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    assert len(rows) == 130
+    expected = {r["id"]: {k: r[k] for k in ("reference", "hypothesis")} for r in rows}
+    frames = {r["id"]: int(r["output_frames"]) for r in rows}
+    for folder in folders(run):
+        assert score.read_transcripts(folder / "transcripts.jsonl") == expected
+        index = json.loads((folder / "posteriors.json").read_text())
+        assert {u["id"]: u["frames"] for u in index["utterances"]} == frames
+
+
+def test_wer_and_cer_in_the_table(shared, run):
+    expected = json.loads((shared / "reference/summary.json").read_text())
+    with open(run / "results/table.tsv", newline="") as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    assert [(r["engine"], int(r["batch_size"])) for r in rows] == [
+        (engine, size) for engine in ENGINES for size in BATCH_SIZES
+    ]
+    for row in rows:
+        assert row["wer"] == f"{expected['wer']:.3f}" and row["cer"] == f"{expected['cer']:.3f}"
+        assert row["identical_transcripts"] == row["utterances"] == "130"
+        assert float(row["utterances_per_s"]) > 0 and row["verdict"] in ("VALID", "INVALID")
+    assert rows[0]["published_utterances_per_s"] == "1.2357"
+    assert rows[1]["published_utterances_per_s"] == ""  # none was published for batch size 20
+
+
+def test_manifests_of_all_splits(run):
+    speakers = {}
+    for split, count in (("train", 850), ("val", 98), ("test", 130)):
+        path = run / f"results/datasets/an4/an4_{split}_manifest.json"
+        samples = json.loads(path.read_text())["samples"]
+        assert len(samples) == count
+        speakers[split] = {s["speaker"] for s in samples}
+    assert not speakers["train"] & speakers["val"]
+    assert not speakers["test"] & (speakers["train"] | speakers["val"])
+
+
+def test_timing_never_overlaps_another_job(run):
+    """By the start and end times that Snakemake recorded of every job of the --cores 2 run."""
+    jobs = {}
+    for path in (run / ".snakemake/metadata").rglob("*"):
+        if path.is_file():
+            record = json.loads(path.read_text())
+            output = base64.b64decode(path.name).decode()
+            jobs[output] = (record["rule"], record["starttime"], record["endtime"])
+    timings = {o: j for o, j in jobs.items() if j[0] == "timing"}
+    assert len(timings) == len(ENGINES) * len(BATCH_SIZES)
+    others = [j for j in jobs.values() if j[0] != "timing"]
+    assert any(a[1] < b[2] and b[1] < a[2] for a in others for b in others if a[0] != b[0])
+    for output, (_, start, end) in timings.items():
+        for other, (rule, other_start, other_end) in jobs.items():
+            if other != output:
+                assert end <= other_start or other_end <= start, (output, rule, other)
+        inner = json.loads((run / output).read_text())
+        assert start <= _seconds(inner["started"]) < _seconds(inner["ended"]) <= end
+
+
+def _seconds(text):
+    import datetime
+
+    return datetime.datetime.fromisoformat(text).timestamp()
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_other_kinds_of_networks(shared, features, tmp_path, name):
+    """GRU, RNN and unidirectional with lookahead: four utterances in one padded batch."""
+    weights, model = tmp_path / "m.safetensors", tmp_path / "m.json"
+    source = shared / "checkpoints" / f"{name}.ckpt"
+    result = run_stage("checkpoint", "--checkpoint", source, "--weights", weights, "--model", model)
+    assert result.returncode == 0, result.stderr
+    positions = {u["id"]: i for i, u in enumerate(features.utterances)}
+    with np.load(shared / "reference" / f"posteriors_{name}.npz") as reference:
+        order = sorted(reference.files, key=positions.get)
+        assert len(order) == 4
+        lengths = [features.utterances[positions[n]]["frames"] for n in order]
+        x = np.stack([features.load(positions[n])[None, :, : max(lengths)] for n in order])
+        for form in network.FORMS:
+            net = network.load(weights, model, form)
+            for module in (net, export.trace(net)):
+                with torch.inference_mode():
+                    found, frames = module(torch.from_numpy(x), torch.tensor(lengths).int())
+                for row, utterance in enumerate(order):
+                    expected = reference[utterance]
+                    assert int(frames[row]) == len(expected)
+                    np.testing.assert_allclose(found[row, : len(expected)], expected, atol=1e-5)
+
+
+def test_v3_checkpoints_load_without_their_packages(shared):
+    """The settings are omegaconf objects of deepspeech_pytorch classes; neither is installed."""
+    with pytest.raises(ModuleNotFoundError):
+        torch.load(shared / "checkpoints" / f"{TINY[0]}.ckpt", weights_only=False)
+    kinds = {}
+    for path in sorted((shared / "checkpoints").glob("*.ckpt")):
+        weights, description = checkpoint.read(str(path))
+        architecture = Architecture(**description["architecture"])
+        assert set(weights) == set(architecture.shapes())
+        kinds[path.stem] = (architecture.rnn_type, architecture.bidirectional)
+    assert kinds == {
+        "an4_small_v3": ("lstm", True),
+        "tiny_gru_bidirectional": ("gru", True),
+        "tiny_lstm_unidirectional": ("lstm", False),
+        "tiny_rnn_bidirectional": ("rnn", True),
+    }
+
+
+def test_one_flipped_bit_of_the_real_corpus_is_found(shared, an4_archive, tmp_path):
+    """The real archive, repacked as an unpacked folder with one bit of one sample changed."""
+    import tarfile
+
+    from conftest import ROOT
+    from deepspeech2.stage import UserError
+
+    with tarfile.open(an4_archive) as archive:
+        archive.extractall(tmp_path, filter="data")
+    hashes = ROOT / "resources/an4/pcm_sha256.tsv"
+    assert len(an4.read(tmp_path, lambda *_: None, hashes)) == 1078
+    path = tmp_path / "an4/wav/an4test_clstk/fcaw/cen5-fcaw-b.raw"
+    data = bytearray(path.read_bytes())
+    data[50_001] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(UserError, match="cen5-fcaw-b.raw: samples differ"):
+        an4.read(tmp_path, lambda *_: None, hashes)

@@ -1,0 +1,290 @@
+"""What Snakemake would run after a change: exactly what the change makes stale.
+
+One small run, in a folder with a space in its name, on recordings in many formats; then changes,
+each undone before the next.
+"""
+
+import contextlib
+import shutil
+import time
+
+import numpy as np
+import pytest
+import soundfile
+import yaml
+from conftest import copy_project
+from helpers import planned, snakemake, tone, write_folder, write_safetensors
+
+CONFIG = {
+    "run": {"datasets": ["own"], "models": ["tiny"], "engines": ["cpu"], "batch_sizes": [2, 64]},
+    "datasets": {"own": {"layout": "folder", "path": "my recordings", "text_case": "upper"}},
+    "models": {"tiny": {"checkpoint": "my models/tiny.safetensors"}},
+    "engines": {"cpu": {"backend": "torchscript"}},
+    "timing": {"warmup_batches": 0, "min_batches": 1, "min_seconds": 0},
+}
+ROWS = ["results/own/tiny/cpu/bs2", "results/own/tiny/cpu/bs64"]
+DATASET = "results/datasets/own"
+BASE = "results/own/tiny"
+AFTER_POSTERIORS = {"decode", "score", "table"}
+AFTER_FEATURES = {"compile", "eager", "posteriors", "timing"} | AFTER_POSTERIORS
+PACKAGE = "workflow/deepspeech2"
+
+
+def write_recordings(folder):
+    write_folder(folder / "größe", ("yes", "go on"))
+    write_folder(folder, ("it's stereo",), ".flac")
+    soundfile.write(folder / "u0.flac", tone(0.7, 1, 44100, 2), 44100)
+    soundfile.write(folder / "old {radio}.ogg", tone(0.6, 2, 8000), 8000)
+    (folder / "old {radio}.txt").write_text("over and out")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    folder = copy_project(tmp_path_factory.mktemp("staleness") / "a checkout")
+    write_recordings(folder / "my recordings")
+    write_safetensors(folder / "my models" / "tiny.safetensors")
+    (folder / "own.yaml").write_text(yaml.safe_dump(CONFIG))
+    snakemake(folder, "--cores", 2, "--configfile", "own.yaml")
+    return folder
+
+
+def plan(project, *more):
+    return planned(project, "--configfile", "own.yaml", *more)
+
+
+@contextlib.contextmanager
+def edited(path, change=lambda data: data + b"\nX = 1\n"):
+    """A file with another content, for a while."""
+    old = path.read_bytes()
+    path.write_bytes(change(old))
+    try:
+        yield
+    finally:
+        path.write_bytes(old)
+
+
+def set_config(**changes):
+    """Options that change single keys of the configuration."""
+    return ["--config", *(f"{key}={value}" for key, value in changes.items())]
+
+
+def test_all_recordings_of_all_formats_are_in_the_table(project):
+    text = (project / "results/table.tsv").read_text().splitlines()
+    assert len(text) == 3
+    for line in text[1:]:
+        assert line.split("\t")[4] == "4" and line.split("\t")[10] == "4"
+    log = (project / "results/logs/datasets/own/corpus.log").read_text()
+    assert "2 channels averaged" in log and "resampled from 8000 Hz" in log
+    log = (project / "results/logs/own/tiny/cpu/bs64/posteriors.log").read_text()
+    assert "filled up with 60 copies" in log
+
+
+def test_nothing_changed_and_fresh_time_stamps(project):
+    assert plan(project) == {}
+    now = time.time()
+    for path in project.rglob("*"):
+        if path.is_file() and not path.is_relative_to(project / "results"):
+            import os
+
+            os.utime(path, (now, now))
+    assert plan(project) == {}
+
+
+def test_a_new_batch_size_builds_its_branch_and_the_table(project):
+    jobs = plan(project, *set_config(run="{batch_sizes: [2, 64, 3]}"))
+    branch = ("compile", "posteriors", "decode", "score", "timing")
+    assert set(jobs) == {*branch, "table"}
+    for rule in branch:
+        assert len(jobs[rule]) == 1 and "/bs3/" in jobs[rule][0]
+
+
+def test_a_smaller_selection_makes_only_the_table(project):
+    assert set(plan(project, *set_config(run="{batch_sizes: [2]}"))) == {"table"}
+
+
+@pytest.mark.parametrize(
+    ("source", "rules", "counts"),
+    [
+        ("decode.py", {"decode", "score", "table"}, {"decode": 3, "score": 2}),
+        ("score.py", {"score", "table"}, {"score": 2}),
+        ("table.py", {"table"}, {}),
+        ("timing.py", {"timing", "table"}, {"timing": 2}),
+        ("machine.py", {"timing", "table"}, {}),
+        ("spectrogram.py", {"preprocess"} | AFTER_FEATURES, {"eager": 1, "posteriors": 2}),
+        ("preprocess.py", {"preprocess"} | AFTER_FEATURES, {}),
+        ("eager.py", {"eager", "decode", "score", "table"}, {"decode": 1, "score": 2}),
+        ("posteriors.py", {"posteriors"} | AFTER_POSTERIORS, {"decode": 2}),
+        (
+            "backends/torchscript.py",
+            {"compile", "posteriors", "timing"} | AFTER_POSTERIORS,
+            {"decode": 2},
+        ),
+        (
+            "network.py",
+            {"export_torchscript", "compile", "eager", "posteriors", "timing"} | AFTER_POSTERIORS,
+            {},
+        ),
+        ("checkpoint.py", {"checkpoint", "export_torchscript", "preprocess"} | AFTER_FEATURES, {}),
+        ("manifest.py", {"manifest", "preprocess"} | AFTER_FEATURES, {}),
+        ("an4.py", {"corpus", "manifest", "preprocess"} | AFTER_FEATURES, {}),
+        ("fetch.py", set(), {}),
+        ("config.py", set(), {}),
+    ],
+)
+def test_an_edit_of_a_source(project, source, rules, counts):
+    with edited(project / PACKAGE / source):
+        jobs = plan(project)
+    assert set(jobs) == rules
+    for rule, count in counts.items():
+        assert len(jobs[rule]) == count, rule
+    assert plan(project) == {}
+
+
+@pytest.mark.parametrize(
+    ("change", "rules"),
+    [
+        ({"timing": "{min_batches: 2}"}, {"timing", "table"}),
+        ({"timing": "{multi: 1}"}, {"timing", "table"}),
+        ({"accuracy": "{threads: 2}"}, {"eager", "posteriors"} | AFTER_POSTERIORS),
+        (
+            {"engines": "{cpu: {padding: batch}}"},
+            {"compile", "posteriors", "timing"} | AFTER_POSTERIORS,
+        ),
+        (
+            {"engines": "{cpu: {form: packed}}"},
+            {"export_torchscript", "compile", "posteriors", "timing"} | AFTER_POSTERIORS,
+        ),
+        ({"datasets": "{own: {unknown_characters: drop}}"}, {"preprocess"} | AFTER_FEATURES),
+        (
+            {"datasets": "{own: {text_case: keep}}"},
+            {"corpus", "manifest", "preprocess"} | AFTER_FEATURES,
+        ),
+        ({"datasets": "{own: {published: resources/published/an4_test.tsv}}"}, {"table"}),
+        ({"datasets": "{an4: {text_case: keep}}"}, set()),
+    ],
+)
+def test_a_changed_configuration(project, change, rules):
+    assert set(plan(project, *set_config(**change))) == rules
+
+
+DELETED = {
+    f"{DATASET}/corpus": "corpus",
+    f"{DATASET}/corpus.json": "corpus",
+    f"{DATASET}/labels.json": "corpus",
+    f"{DATASET}/own_all_manifest.json": "manifest",
+    "results/models/tiny/model.safetensors": "checkpoint",
+    "results/models/tiny/model.json": "checkpoint",
+    "results/models/tiny/torchscript_static.pt": "export_torchscript",
+    "results/models/tiny/torchscript_static.json": "export_torchscript",
+    f"{BASE}/features": "preprocess",
+    f"{BASE}/features.json": "preprocess",
+    f"{BASE}/eager/posteriors.bin": "eager",
+    f"{BASE}/eager/transcripts.jsonl": "decode",
+    f"{ROWS[0]}/compiled": "compile",
+    f"{ROWS[0]}/compiled.json": "compile",
+    f"{ROWS[1]}/posteriors.bin": "posteriors",
+    f"{ROWS[1]}/posteriors.json": "posteriors",
+    f"{ROWS[0]}/transcripts.jsonl": "decode",
+    f"{ROWS[0]}/score.json": "score",
+    f"{ROWS[0]}/timing.json": "timing",
+    "results/table.md": "table",
+}
+
+
+@pytest.mark.parametrize("name", DELETED)
+def test_a_deleted_intermediate_is_rebuilt(project, name, tmp_path):
+    shutil.move(project / name, tmp_path / "aside")
+    try:
+        assert DELETED[name] in plan(project)
+    finally:
+        shutil.move(tmp_path / "aside", project / name)
+    assert plan(project) == {}
+
+
+def test_changed_recordings_are_seen(project):
+    folder = project / "my recordings"
+    everything = {"corpus", "manifest", "preprocess"} | AFTER_FEATURES
+    with edited(folder / "größe/u0.txt", lambda _: b"no"):
+        assert set(plan(project)) == everything
+    with edited(folder / "größe/u0.wav", lambda data: data[:-2] + b"\x07\x07"):
+        assert set(plan(project)) == everything
+    soundfile.write(folder / "new.wav", tone(), 16000)
+    assert set(plan(project)) == everything
+    (folder / "new.wav").unlink()
+    assert plan(project) == {}
+
+
+def last_error(result):
+    lines = (result.stdout + result.stderr).splitlines()
+    return next(line for line in lines if line.startswith("error: "))
+
+
+@pytest.mark.parametrize(
+    ("altered", "consumer", "index"),
+    [
+        (f"{BASE}/features/spect/data1.bin", f"{ROWS[0]}/posteriors.bin", f"{BASE}/features.json"),
+        (f"{ROWS[0]}/posteriors.bin", f"{ROWS[0]}/transcripts.jsonl", f"{ROWS[0]}/posteriors.json"),
+        (f"{ROWS[1]}/compiled/model.pt", f"{ROWS[1]}/timing.json", f"{ROWS[1]}/compiled.json"),
+        (
+            f"{DATASET}/corpus/wav/u0.wav",
+            f"{BASE}/features.json",
+            f"{DATASET}/own_all_manifest.json",
+        ),
+        (
+            "results/models/tiny/model.safetensors",
+            "results/models/tiny/torchscript_static.pt",
+            "results/models/tiny/model.json",
+        ),
+    ],
+)
+def test_an_altered_intermediate_is_refused_and_the_remedy_works(project, altered, consumer, index):
+    path = project / altered
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    configuration = ("--configfile", "own.yaml")
+    asked = ("--cores", 2, *configuration, "--forcerun")
+    rule = {"posteriors.bin": "posteriors", "transcripts.jsonl": "decode"}.get(
+        consumer.rpartition("/")[2],
+        "timing" if "timing" in consumer
+        else "preprocess" if "features" in consumer
+        else "export_torchscript",
+    )  # fmt: skip
+    refused = snakemake(project, *asked, rule, "--", consumer, check=False)
+    assert refused.returncode != 0
+    assert altered in last_error(refused) and f"--force {index}" in last_error(refused)
+    remedy = last_error(refused).partition("rebuild it with: snakemake ")[2].split()
+    snakemake(project, *remedy, *configuration)
+    snakemake(project, "--cores", 2, *configuration)
+    assert plan(project) == {}
+
+
+def test_results_are_byte_identical_after_everything_is_built_again(project, tmp_path):
+    """Also after a kill -9 in the middle, and while another run is refused."""
+    import os
+    import signal
+    import subprocess
+    import sys
+
+    names = [n for n in DELETED if n.endswith((".bin", ".jsonl", "score.json", "features.json"))]
+    before = {name: (project / name).read_bytes() for name in names}
+    shutil.move(project / "results", tmp_path / "results")
+    shutil.rmtree(project / ".snakemake")
+    command = [sys.executable, "-m", "snakemake", "--cores", "2", "--configfile", "own.yaml"]
+    with subprocess.Popen(
+        command, cwd=project, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        start_new_session=True,
+    ) as process:  # fmt: skip
+        for line in process.stdout:
+            if "rule posteriors:" in line:
+                break
+        second = snakemake(project, "--cores", 1, "--configfile", "own.yaml", check=False)
+        assert second.returncode != 0 and "lock" in (second.stdout + second.stderr).lower()
+        os.killpg(process.pid, signal.SIGKILL)
+    snakemake(project, "--unlock", "--configfile", "own.yaml")
+    snakemake(project, "--cores", 2, "--configfile", "own.yaml")
+    assert {name: (project / name).read_bytes() for name in names} == before
+    assert not [p for p in (project / "results").rglob(".*.tmp") if p.is_file()]
+    assert np.isfinite(
+        np.fromfile(project / names[-1].replace("score.json", "posteriors.bin"))
+    ).any()

@@ -1,0 +1,199 @@
+"""The workflow as its users meet it: plans without anything built, bad input, the default run."""
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+import soundfile
+import yaml
+from conftest import ROOT, copy_project
+from helpers import planned, snakemake, tiny_description, tone, write_folder, write_safetensors
+
+PRESETS = [None] + sorted(path.name for path in (ROOT / "config").glob("*.yaml"))
+
+
+@pytest.fixture
+def project(tmp_path):
+    return copy_project(tmp_path / "checkout")
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_plans_need_nothing(project, preset):
+    """No network, no results, no device: -n, --rulegraph and --list-rules of every preset."""
+    options = ["--configfile", f"config/{preset}"] if preset else []
+    jobs = planned(project, *options)
+    assert len(jobs["timing"]) == 6 and len(jobs["table"]) == 1
+    assert ("fetch_corpus" in jobs) == (preset is not None)
+    assert "preprocess" in snakemake(project, "--list-rules", *options).stdout
+    graph = snakemake(project, "--rulegraph", "mermaid-js", *options).stdout
+    assert "preprocess" in graph and "timing" in graph
+    assert not (project / "results").exists()
+
+
+def test_lint_is_clean(project):
+    assert "good condition" in snakemake(project, "--lint").stderr
+
+
+def configure(project, dataset=None, model=None, **more):
+    """Options for a small run on a dataset and a model of the test's own."""
+    write_folder(project / "recordings")
+    write_safetensors(project / "tiny.safetensors")
+    content = {
+        "run": {"datasets": ["own"], "models": ["tiny"], "engines": ["cpu-fp32"],
+                "batch_sizes": [1]},
+        "datasets": {"own": dataset or {"layout": "folder", "path": "recordings"}},
+        "models": {"tiny": model or {"checkpoint": "tiny.safetensors"}},
+        "timing": {"warmup_batches": 0, "min_batches": 1, "min_seconds": 0},
+        **more,
+    }  # fmt: skip
+    (project / "own.yaml").write_text(yaml.safe_dump(content))
+    return ["--cores", 2, "--configfile", "own.yaml"]
+
+
+def fails(project, *arguments):
+    """The text of a run that must fail."""
+    result = snakemake(project, *arguments, check=False)
+    assert result.returncode != 0
+    assert "Traceback" not in result.stdout + result.stderr
+    return result.stdout + result.stderr
+
+
+def error_line(text):
+    found = [line for line in text.splitlines() if line.startswith("error: ")]
+    assert found, text
+    return found[0]
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("batch_size=4", "config: batch_size: unknown key"),
+        ("run={batch_sizes: [0]}", "run.batch_sizes[0]: 0 is less than"),
+        ("run={batch_sizes: [-1]}", "run.batch_sizes[0]: -1 is less than"),
+        ("run={batch_sizes: ['4']}", "run.batch_sizes[0]: '4' is not of type 'integer'"),
+        ("run={engines: [npu]}", "run.engines: 'npu' is not defined"),
+        ("archive=absent.tar.gz", "absent.tar.gz: no such archive"),
+        ("checkpoint=absent.ckpt", "absent.ckpt: no such file"),
+    ],
+)
+def test_bad_configuration_stops_before_any_work(project, option, words):
+    text = fails(project, "-n", "--config", option)
+    assert sum(words in line for line in text.splitlines()) == 1
+    assert len(text.strip().splitlines()) <= 8
+    assert not (project / "results").exists()
+
+
+def test_unreachable_mirrors_are_all_named(project, monkeypatch):
+    urls = ["http://127.0.0.1:9/an4.tar.gz", "http://127.0.0.1:9/other.tar.gz"]
+    options = configure(project, {"layout": "an4", "split": "test", "urls": urls})
+    assert "fetch_corpus" in planned(project, *options)
+    line = error_line(fails(project, *options, "results/datasets/own/corpus.json"))
+    assert all(url in line for url in urls) and "archive=PATH" in line
+    assert not list((project / "results/datasets/own").glob("archive*"))
+    log = (project / "results/logs/datasets/own/fetch.log").read_text()
+    assert log.splitlines()[-1] == line
+
+
+def test_a_damaged_archive(project):
+    (project / "a.tar.gz").write_bytes(b"\x1f\x8b damaged")
+    options = configure(project, {"layout": "an4", "split": "test", "path": "a.tar.gz"})
+    assert "a.tar.gz: " in error_line(fails(project, *options))
+    assert not (project / "results/datasets").exists() or not list(
+        (project / "results/datasets/own").glob("*")
+    )
+
+
+def test_bad_audio_and_text_stop_the_run_and_a_rerun_continues(project):
+    options = configure(project)
+    wav, txt = project / "recordings/u1.wav", project / "recordings/u1.txt"
+    good = wav.read_bytes()
+    soundfile.write(wav, np.zeros(16000), 16000)
+    assert "u1.wav: holds only digital silence" in error_line(fails(project, *options))
+    wav.write_bytes(good)
+    txt.write_text("GÖ")
+    line = error_line(fails(project, *options))
+    assert "u1.txt" in line and "'Ö'" in line
+    assert (project / "results/datasets/own/corpus.json").exists()
+    assert not (project / "results/own/tiny/features").exists()
+    txt.write_text("GO")
+    snakemake(project, *options)
+    assert len((project / "results/table.tsv").read_text().splitlines()) == 2
+
+
+def test_a_bad_checkpoint_stops_the_run(project):
+    options = configure(project, model={"checkpoint": "own.yaml"})
+    line = error_line(fails(project, *options))
+    assert "own.yaml: neither a torch checkpoint nor safetensors" in line
+    description = {**tiny_description(), "labels": tiny_description()["labels"][::-1]}
+    write_safetensors(project / "other.safetensors", description=description)
+    options = configure(project, model={"checkpoint": "other.safetensors"})
+    assert "labels" in error_line(fails(project, *options))
+    assert not (project / "results/table.tsv").exists()
+
+
+@pytest.mark.parametrize("layout", ["tsv", "manifest"])
+def test_one_single_utterance_from_a_table_or_manifest(project, layout):
+    folder = write_folder(project / "one", ("ONE ONLY",))
+    if layout == "tsv":
+        path = "one/t.tsv"
+        (project / path).write_text("path\ttranscript\nu0.wav\tONE ONLY\n")
+    else:
+        path = "one/m.json"
+        sample = {"wav_path": "u0.wav", "transcript_path": "u0.txt"}
+        (project / path).write_text(json.dumps({"root_path": str(folder), "samples": [sample]}))
+    options = configure(project, {"layout": layout, "path": path}, run={
+        "datasets": ["own"], "models": ["tiny"], "engines": ["cpu-fp32-packed", "cpu-fp32-trimmed"],
+        "batch_sizes": [3]})  # fmt: skip
+    snakemake(project, *options)
+    with open(project / "results/table.tsv", newline="") as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    assert [(r["utterances"], r["identical_transcripts"]) for r in rows] == [("1", "1")] * 2
+    assert [r["fill_up_rows"] for r in rows] == ["2", "2"]
+
+
+def test_stages_run_by_another_interpreter(project):
+    """An engine's `python` runs its stages; one that is missing is named."""
+    options = configure(project, engines={"cpu-fp32": {"python": "/no such/python"}})
+    assert "/no such/python" in fails(project, *options)
+    wrapper = project / "other python"
+    import sys
+
+    wrapper.write_text(f'#!/bin/sh\necho "$3" >> "{project}/used"\nexec "{sys.executable}" "$@"\n')
+    wrapper.chmod(0o755)
+    options = configure(project, engines={"cpu-fp32": {"python": str(wrapper)}})
+    snakemake(project, *options)
+    assert (project / "used").read_text().count("--log") == 3  # compile, posteriors, timing
+
+
+def test_the_default_run(project):
+    """From an installed environment to the table, offline, as `make` does it."""
+    snakemake(project, "--cores", 2)
+    with open(project / "results/table.tsv", newline="") as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    assert [int(r["batch_size"]) for r in rows] == [1, 4, 8, 16, 32, 64]
+    for row in rows:
+        assert row["verdict"] == "QUICK" and row["threads"] == "2"
+        assert row["utterances"] == "64" == row["identical_transcripts"]
+        assert float(row["utterances_per_s"]) > 0 and float(row["rtfx"]) > 0
+        assert {row[k] for k in ("wer", "cer")} == {rows[0][k] for k in ("wer", "cer")}
+    assert planned(project) == {}
+    page = (project / "results/table.html").read_text()
+    assert page.startswith("<!DOCTYPE html>") and "http" not in page
+    # The sample is what its description says.
+    audio = list((project / "resources/sample/audio").glob("*.flac"))
+    assert 64 <= len(audio) <= 80 and sum(p.stat().st_size for p in audio) <= 3_000_000
+    assert {soundfile.info(p).samplerate for p in audio} == {16000}
+
+
+def test_results_can_be_moved(project, tmp_path):
+    """Manifests and indexes are relative: a moved checkout builds nothing again."""
+    options = configure(project)
+    snakemake(project, *options)
+    moved = tmp_path / "moved" / "elsewhere"
+    moved.parent.mkdir()
+    shutil.move(project, moved)
+    assert planned(moved, *options) == {}
+    soundfile.write(moved / "recordings/u0.wav", tone(0.9), 16000)
+    snakemake(moved, *options)

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
+import yaml
 from conftest import copy_project
 from deepspeech2 import an4, checkpoint, export, network, posteriors_file, score
 from deepspeech2.architecture import Architecture
@@ -23,11 +24,14 @@ def run(shared, an4_archive, tmp_path_factory):
     """The workflow, run on AN4 test with the V3 checkpoint; the folder of the checkout."""
     folder = copy_project(tmp_path_factory.mktemp("an4") / "checkout")
     checkpoint_path = shared / "checkpoints" / "an4_small_v3.ckpt"
-    selection = f"run={{engines: {list(ENGINES)}, batch_sizes: {list(BATCH_SIZES)}}}"
-    timing = "timing={multi: 1, warmup_batches: 1}"
+    changes = {
+        "run": {"engines": list(ENGINES), "batch_sizes": list(BATCH_SIZES)},
+        "timing": {"multi": 1, "warmup_batches": 1},
+    }
+    (folder / "test.yaml").write_text(yaml.safe_dump(changes))
     snakemake(
-        folder, "--cores", 2, "--configfile", "config/an4.yaml", "--config",
-        f"archive={an4_archive}", f"checkpoint={checkpoint_path}", selection, timing,
+        folder, "--cores", 2, "--configfile", "config/an4.yaml", "test.yaml",
+        "--config", f"archive={an4_archive}", f"checkpoint={checkpoint_path}",
     )  # fmt: skip
     return folder
 

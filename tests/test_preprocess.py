@@ -183,6 +183,7 @@ def test_a_hash_in_the_manifest_is_checked(tmp_path):
     manifest.write_text(json.dumps(data))
     result = preprocess(folder, tmp_path / "out", manifest=manifest)
     assert_one_line_error(result, "u2.wav: altered", "rebuild it with")
+    assert str(tmp_path) in result.stderr
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs file size limits of POSIX")

@@ -5,10 +5,13 @@ each undone before the next.
 """
 
 import contextlib
+import os
 import shutil
+import signal
+import subprocess
+import sys
 import time
 
-import numpy as np
 import pytest
 import soundfile
 import yaml
@@ -48,8 +51,10 @@ def project(tmp_path_factory):
     return folder
 
 
-def plan(project, *more):
-    return planned(project, "--configfile", "own.yaml", *more)
+def plan(project, **changes):
+    """What a run would do, with single keys of the configuration changed."""
+    (project / "changes.yaml").write_text(yaml.safe_dump(changes))
+    return planned(project, "--configfile", "own.yaml", "changes.yaml")
 
 
 @contextlib.contextmanager
@@ -61,11 +66,6 @@ def edited(path, change=lambda data: data + b"\nX = 1\n"):
         yield
     finally:
         path.write_bytes(old)
-
-
-def set_config(**changes):
-    """Options that change single keys of the configuration."""
-    return ["--config", *(f"{key}={value}" for key, value in changes.items())]
 
 
 def test_all_recordings_of_all_formats_are_in_the_table(project):
@@ -84,14 +84,12 @@ def test_nothing_changed_and_fresh_time_stamps(project):
     now = time.time()
     for path in project.rglob("*"):
         if path.is_file() and not path.is_relative_to(project / "results"):
-            import os
-
             os.utime(path, (now, now))
     assert plan(project) == {}
 
 
 def test_a_new_batch_size_builds_its_branch_and_the_table(project):
-    jobs = plan(project, *set_config(run="{batch_sizes: [2, 64, 3]}"))
+    jobs = plan(project, run={"batch_sizes": [2, 64, 3]})
     branch = ("compile", "posteriors", "decode", "score", "timing")
     assert set(jobs) == {*branch, "table"}
     for rule in branch:
@@ -99,7 +97,7 @@ def test_a_new_batch_size_builds_its_branch_and_the_table(project):
 
 
 def test_a_smaller_selection_makes_only_the_table(project):
-    assert set(plan(project, *set_config(run="{batch_sizes: [2]}"))) == {"table"}
+    assert set(plan(project, run={"batch_sizes": [2]})) == {"table"}
 
 
 @pytest.mark.parametrize(
@@ -137,34 +135,33 @@ def test_an_edit_of_a_source(project, source, rules, counts):
     assert set(jobs) == rules
     for rule, count in counts.items():
         assert len(jobs[rule]) == count, rule
-    assert plan(project) == {}
 
 
 @pytest.mark.parametrize(
     ("change", "rules"),
     [
-        ({"timing": "{min_batches: 2}"}, {"timing", "table"}),
-        ({"timing": "{multi: 1}"}, {"timing", "table"}),
-        ({"accuracy": "{threads: 2}"}, {"eager", "posteriors"} | AFTER_POSTERIORS),
+        ({"timing": {"min_batches": 2}}, {"timing", "table"}),
+        ({"timing": {"multi": 1}}, {"timing", "table"}),
+        ({"accuracy": {"threads": 2}}, {"eager", "posteriors"} | AFTER_POSTERIORS),
         (
-            {"engines": "{cpu: {padding: batch}}"},
+            {"engines": {"cpu": {"padding": "batch"}}},
             {"compile", "posteriors", "timing"} | AFTER_POSTERIORS,
         ),
         (
-            {"engines": "{cpu: {form: packed}}"},
+            {"engines": {"cpu": {"form": "packed"}}},
             {"export_torchscript", "compile", "posteriors", "timing"} | AFTER_POSTERIORS,
         ),
-        ({"datasets": "{own: {unknown_characters: drop}}"}, {"preprocess"} | AFTER_FEATURES),
+        ({"datasets": {"own": {"unknown_characters": "drop"}}}, {"preprocess"} | AFTER_FEATURES),
         (
-            {"datasets": "{own: {text_case: keep}}"},
+            {"datasets": {"own": {"text_case": "keep"}}},
             {"corpus", "manifest", "preprocess"} | AFTER_FEATURES,
         ),
-        ({"datasets": "{own: {published: resources/published/an4_test.tsv}}"}, {"table"}),
-        ({"datasets": "{an4: {text_case: keep}}"}, set()),
+        ({"datasets": {"own": {"published": "resources/published/an4_test.tsv"}}}, {"table"}),
+        ({"datasets": {"an4": {"text_case": "keep"}}}, set()),
     ],
 )
 def test_a_changed_configuration(project, change, rules):
-    assert set(plan(project, *set_config(**change))) == rules
+    assert set(plan(project, **change)) == rules
 
 
 DELETED = {
@@ -198,15 +195,17 @@ def test_a_deleted_intermediate_is_rebuilt(project, name, tmp_path):
         assert DELETED[name] in plan(project)
     finally:
         shutil.move(tmp_path / "aside", project / name)
-    assert plan(project) == {}
 
 
 def test_changed_recordings_are_seen(project):
+    assert plan(project) == {}  # also after all that was changed and undone above
     folder = project / "my recordings"
     everything = {"corpus", "manifest", "preprocess"} | AFTER_FEATURES
     with edited(folder / "größe/u0.txt", lambda _: b"no"):
         assert set(plan(project)) == everything
     with edited(folder / "größe/u0.wav", lambda data: data[:-2] + b"\x07\x07"):
+        assert set(plan(project)) == everything
+    with edited(folder / "old {radio}.txt", lambda _: b"other"):
         assert set(plan(project)) == everything
     soundfile.write(folder / "new.wav", tone(), 16000)
     assert set(plan(project)) == everything
@@ -220,52 +219,37 @@ def last_error(result):
 
 
 @pytest.mark.parametrize(
-    ("altered", "consumer", "index"),
+    ("altered", "rule", "consumer", "index"),
     [
-        (f"{BASE}/features/spect/data1.bin", f"{ROWS[0]}/posteriors.bin", f"{BASE}/features.json"),
-        (f"{ROWS[0]}/posteriors.bin", f"{ROWS[0]}/transcripts.jsonl", f"{ROWS[0]}/posteriors.json"),
-        (f"{ROWS[1]}/compiled/model.pt", f"{ROWS[1]}/timing.json", f"{ROWS[1]}/compiled.json"),
-        (
-            f"{DATASET}/corpus/wav/u0.wav",
-            f"{BASE}/features.json",
-            f"{DATASET}/own_all_manifest.json",
-        ),
-        (
-            "results/models/tiny/model.safetensors",
-            "results/models/tiny/torchscript_static.pt",
-            "results/models/tiny/model.json",
-        ),
+        (f"{BASE}/features/spect/data1.bin", "eager", f"{BASE}/eager/posteriors.bin",
+         f"{BASE}/features.json"),
+        (f"{BASE}/eager/posteriors.bin", "decode", f"{BASE}/eager/transcripts.jsonl",
+         f"{BASE}/eager/posteriors.json"),
+        (f"{ROWS[1]}/compiled/model.pt", "timing", f"{ROWS[1]}/timing.json",
+         f"{ROWS[1]}/compiled.json"),
+        (f"{DATASET}/corpus/wav/u0.wav", "preprocess", f"{BASE}/features.json",
+         f"{DATASET}/corpus.json"),
     ],
-)
-def test_an_altered_intermediate_is_refused_and_the_remedy_works(project, altered, consumer, index):
+)  # fmt: skip
+def test_an_altered_intermediate_is_refused_and_the_remedy_works(
+    project, altered, rule, consumer, index
+):
     path = project / altered
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
-    configuration = ("--configfile", "own.yaml")
-    asked = ("--cores", 2, *configuration, "--forcerun")
-    rule = {"posteriors.bin": "posteriors", "transcripts.jsonl": "decode"}.get(
-        consumer.rpartition("/")[2],
-        "timing" if "timing" in consumer
-        else "preprocess" if "features" in consumer
-        else "export_torchscript",
-    )  # fmt: skip
-    refused = snakemake(project, *asked, rule, "--", consumer, check=False)
+    own = ("--configfile", "own.yaml")
+    refused = snakemake(project, *own, "--forcerun", rule, "--", consumer, check=False)
     assert refused.returncode != 0
-    assert altered in last_error(refused) and f"--force {index}" in last_error(refused)
+    assert altered in last_error(refused) and last_error(refused).endswith(f"--force {index}")
     remedy = last_error(refused).partition("rebuild it with: snakemake ")[2].split()
-    snakemake(project, *remedy, *configuration)
-    snakemake(project, "--cores", 2, *configuration)
-    assert plan(project) == {}
+    snakemake(project, *remedy, *own)
+    snakemake(project, *own, "--", consumer)
+    assert path.read_bytes() != bytes(data)
 
 
 def test_results_are_byte_identical_after_everything_is_built_again(project, tmp_path):
     """Also after a kill -9 in the middle, and while another run is refused."""
-    import os
-    import signal
-    import subprocess
-    import sys
-
     names = [n for n in DELETED if n.endswith((".bin", ".jsonl", "score.json", "features.json"))]
     before = {name: (project / name).read_bytes() for name in names}
     shutil.move(project / "results", tmp_path / "results")
@@ -285,6 +269,3 @@ def test_results_are_byte_identical_after_everything_is_built_again(project, tmp
     snakemake(project, "--cores", 2, "--configfile", "own.yaml")
     assert {name: (project / name).read_bytes() for name in names} == before
     assert not [p for p in (project / "results").rglob(".*.tmp") if p.is_file()]
-    assert np.isfinite(
-        np.fromfile(project / names[-1].replace("score.json", "posteriors.bin"))
-    ).any()

@@ -70,9 +70,7 @@ def error_line(text):
     ("option", "words"),
     [
         ("batch_size=4", "config: batch_size: unknown key"),
-        ("run={batch_sizes: [0]}", "run.batch_sizes[0]: 0 is less than"),
-        ("run={batch_sizes: [-1]}", "run.batch_sizes[0]: -1 is less than"),
-        ("run={batch_sizes: ['4']}", "run.batch_sizes[0]: '4' is not of type 'integer'"),
+        ("run={batch_sizes: [4]}", "run.batch_sizes[0]: '4' is not of type 'integer'"),
         ("run={engines: [npu]}", "run.engines: 'npu' is not defined"),
         ("archive=absent.tar.gz", "absent.tar.gz: no such archive"),
         ("checkpoint=absent.ckpt", "absent.ckpt: no such file"),

@@ -1,8 +1,8 @@
 """What a checkpoint says of itself: the settings of its spectrogram and of its network.
 
-The network has two convolutions over (bins, frames), a stack of recurrent layers (bidirectional ones
-sum their directions), a lookahead convolution if they are unidirectional, and a linear layer over
-the labels. Its tensors have the names of deepspeech.pytorch V3.0's state dict.
+The network has two convolutions over (bins, frames), a stack of recurrent layers (bidirectional
+ones sum their directions), a lookahead convolution if they are unidirectional, and a linear layer
+over the labels. Its tensors have the names of deepspeech.pytorch V3.0's state dict.
 """
 
 from __future__ import annotations

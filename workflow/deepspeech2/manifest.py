@@ -2,7 +2,8 @@
 
 The manifest is JSON with `root_path` and `samples`, each with `wav_path` and `transcript_path`.
 The root is relative to the manifest's own folder, so that the tree can be moved. Each sample also
-carries its id, speaker and the SHA-256 of its files; deepspeech.pytorch ignores them.
+carries its id, speaker and the SHA-256 of its files, and the manifest names the corpus's index;
+deepspeech.pytorch ignores them.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ def write(index: str, corpus: str, split: str, path: str) -> int:
         )
     if not samples:
         raise UserError(f"{index}: no utterance belongs to the split {split!r}; set another split")
-    root = os.path.relpath(corpus, Path(path).parent)
-    write_json(path, {"root_path": root, "samples": samples})
+    root, index = (os.path.relpath(name, Path(path).parent) for name in (corpus, index))
+    write_json(path, {"root_path": root, "index": index, "samples": samples})
     return len(samples)
 
 

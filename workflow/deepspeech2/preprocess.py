@@ -54,7 +54,7 @@ def inspect(job) -> Prepared:
     sample, settings = job
     for path, expected in ((sample.wav, sample.wav_sha256), (sample.txt, sample.txt_sha256)):
         if expected:
-            require_unaltered(path, expected, settings.manifest)
+            require_unaltered(path, expected, sample.index)
     text = recordings.read_text(sample.txt)
     if not text:
         raise UserError(f"{sample.txt}: the transcript is empty; write one, or remove its audio")

@@ -105,7 +105,10 @@ def _manifest(manifest: Path) -> Iterator[Recording]:
 
 
 class Sample(NamedTuple):
-    """An entry of a manifest. Speaker and hashes are empty where another program wrote it."""
+    """An entry of a manifest. What follows `txt` is empty where another program wrote it.
+
+    `index` is the index of the corpus, which the files belong to.
+    """
 
     id: str
     wav: Path
@@ -113,6 +116,7 @@ class Sample(NamedTuple):
     speaker: str = ""
     wav_sha256: str = ""
     txt_sha256: str = ""
+    index: str = ""
 
 
 def read_manifest(manifest: str | Path) -> list[Sample]:
@@ -136,7 +140,8 @@ def read_manifest(manifest: str | Path) -> list[Sample]:
         wav, txt = values.get("wav_path"), values.get("transcript_path")
         if not wav or not txt:
             raise UserError(f"{where}: needs wav_path and transcript_path")
-        extra = {key: values[key] for key in Sample._fields[3:] if key in values}
+        extra = {key: values[key] for key in Sample._fields[3:-1] if key in values}
+        extra["index"] = str(manifest.parent / str(data.get("index", "")))
         paths = inside(root, wav, where), inside(root, txt, where)
         samples.append(Sample(values.get("id") or _id(paths[0], root), *paths, **extra))
     return samples

@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(workflow.basedir) / "workflow"))
 
 from deepspeech2 import backends, sources
 from deepspeech2.config import complete
+from deepspeech2.files import sha256
 from deepspeech2.recordings import input_files
 from deepspeech2.stage import UserError
 
@@ -92,7 +93,7 @@ def corpus_source(wildcards):
     return dataset["path"] or f"results/datasets/{wildcards.dataset}/archive"
 
 
-def corpus_inputs(wildcards):
+def corpus_files(wildcards):
     """The files that a corpus is made from."""
     dataset = DATASETS[wildcards.dataset]
     if not dataset["path"]:
@@ -101,6 +102,16 @@ def corpus_inputs(wildcards):
         return input_files(dataset["layout"], dataset["path"])
     except UserError as error:
         raise WorkflowError(str(error))
+
+
+def corpus_inputs(wildcards):
+    """Those of the files whose names Snakemake can take: it reads braces as wildcards."""
+    return [file for file in corpus_files(wildcards) if "{" not in file]
+
+
+def corpus_hashes(wildcards):
+    """Hashes of the others, as a parameter, so that a change of them is seen too."""
+    return [(file, sha256(file)) for file in corpus_files(wildcards) if "{" in file]
 
 
 def is_address(place):

@@ -37,6 +37,7 @@ rule corpus:
     params:
         layout=of_dataset("layout"),
         source=corpus_source,
+        files=corpus_hashes,
         text_case=of_dataset("text_case"),
         hashes=lambda wildcards: option("--pcm-sha256", DATASETS[wildcards.dataset]["pcm_sha256"]),
     shell:

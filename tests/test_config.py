@@ -12,6 +12,12 @@ SCHEMA = ROOT / "workflow" / "schemas" / "config.schema.yaml"
 DEFAULT = yaml.safe_load((ROOT / "config.yaml").read_text())
 
 
+@pytest.fixture(autouse=True)
+def at_the_root(monkeypatch):
+    """Paths of the configuration are relative to the folder in which snakemake starts."""
+    monkeypatch.chdir(ROOT)
+
+
 def complete(change=None, **top):
     found = copy.deepcopy(DEFAULT)
     found.update(top)
@@ -107,12 +113,22 @@ def test_faults_are_one_line_with_key_and_rule(change, words):
     assert len(str(error.value)) < 400
 
 
-def test_overrides_replace_the_one_selected_source():
-    found = complete(archive="~/a.tgz", checkpoint="c.ckpt")
-    assert found["datasets"]["sample"]["path"].endswith("/a.tgz")
-    assert "~" not in found["datasets"]["sample"]["path"]
-    assert found["models"]["embedded"]["checkpoint"] == "c.ckpt"
+def test_overrides_replace_the_one_selected_source(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "a.tgz").touch()
+    (tmp_path / "c.ckpt").touch()
+    found = complete(archive="~/a.tgz", checkpoint=str(tmp_path / "c.ckpt"))
+    assert found["datasets"]["sample"]["path"] == str(tmp_path / "a.tgz")
+    assert found["models"]["embedded"]["checkpoint"] == str(tmp_path / "c.ckpt")
     assert found["models"]["an4-v3"] == {**DEFAULT["models"]["an4-v3"]}
+
+
+def test_missing_sources_are_named_unless_not_selected():
+    with pytest.raises(UserError, match="datasets.sample.path: absent.tgz: no such file"):
+        complete(archive="absent.tgz")
+    with pytest.raises(UserError, match="models.embedded.checkpoint: absent.ckpt: no such file"):
+        complete(checkpoint="absent.ckpt")
+    complete((["models", "other"], {"checkpoint": "absent.ckpt"}))
 
 
 @pytest.mark.parametrize(("key", "kind"), [("archive", "datasets"), ("checkpoint", "models")])

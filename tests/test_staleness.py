@@ -248,6 +248,15 @@ def test_an_altered_intermediate_is_refused_and_the_remedy_works(
     assert path.read_bytes() != bytes(data)
 
 
+def test_a_moved_checkout_builds_nothing(project, tmp_path):
+    snakemake(project, "--configfile", "own.yaml")
+    shutil.move(project, tmp_path / "elsewhere")
+    try:
+        assert plan(tmp_path / "elsewhere") == {}
+    finally:
+        shutil.move(tmp_path / "elsewhere", project)
+
+
 def test_results_are_byte_identical_after_everything_is_built_again(project, tmp_path):
     """Also after a kill -9 in the middle, and while another run is refused."""
     names = [n for n in DELETED if n.endswith((".bin", ".jsonl", "score.json", "features.json"))]

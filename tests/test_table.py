@@ -38,6 +38,9 @@ def write_row(results, row, verdict="VALID", threads=2, p99=None, cpu="A CPU"):
         "versions": {"torch": "2.13.0"},
         "peak_memory_bytes": 521973760,
         "padding_share": 0.6,
+        "checkpoint": "a.ckpt",
+        "parameters": 5580832,
+        "checkpoint_sha256": "0123456789abcdef" * 4,
     }
     folder = results / row
     folder.mkdir(parents=True)
@@ -70,7 +73,9 @@ def test_columns_and_published_figures(tmp_path):
     )
     assert second["published_utterances_per_s"] == "" and second["latency_p99_ms"] == ""
     assert first["published_wer"] == "9.573" and first["peak_memory_bytes"] == "521973760"
-    assert "1.2357" in (tmp_path / "table.md").read_text()
+    text = (tmp_path / "table.md").read_text()
+    assert "1.2357" in text and "\n- note\n" in text
+    assert "Model m: a.ckpt, 5.6 million parameters, SHA-256 0123456789ab." in text
 
 
 def test_rows_of_different_thread_counts_are_marked(tmp_path):
@@ -93,7 +98,7 @@ def test_text_never_becomes_markup(tmp_path):
     for kind in ("html", "md"):
         assert "<script" not in (tmp_path / f"table.{kind}").read_text()
     frame = pd.DataFrame([{**dict.fromkeys(table.COLUMNS), "dataset": evil, "threads": 1}])
-    frame["verdict"] = "VALID"
+    frame["verdict"], frame["parameters"], frame["checkpoint_sha256"] = "VALID", 1, "0"
     assert "<script" not in table.page(frame) and "<script" not in table.markdown(frame)
     assert "\\|" in table.markdown(frame)
 

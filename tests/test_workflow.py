@@ -2,14 +2,13 @@
 
 import csv
 import json
-import shutil
 
 import numpy as np
 import pytest
 import soundfile
 import yaml
 from conftest import ROOT, copy_project
-from helpers import planned, snakemake, tiny_description, tone, write_folder, write_safetensors
+from helpers import planned, snakemake, tiny_description, write_folder, write_safetensors
 
 PRESETS = [None] + sorted(path.name for path in (ROOT / "config").glob("*.yaml"))
 
@@ -72,7 +71,7 @@ def error_line(text):
         ("batch_size=4", "config: batch_size: unknown key"),
         ("run={batch_sizes: [4]}", "run.batch_sizes[0]: '4' is not of type 'integer'"),
         ("run={engines: [npu]}", "run.engines: 'npu' is not defined"),
-        ("archive=absent.tar.gz", "absent.tar.gz: no such archive"),
+        ("archive=absent.tar.gz", "absent.tar.gz: no such file"),
         ("checkpoint=absent.ckpt", "absent.ckpt: no such file"),
     ],
 )
@@ -87,7 +86,7 @@ def test_unreachable_mirrors_are_all_named(project, monkeypatch):
     urls = ["http://127.0.0.1:9/an4.tar.gz", "http://127.0.0.1:9/other.tar.gz"]
     options = configure(project, {"layout": "an4", "split": "test", "urls": urls})
     assert "fetch_corpus" in planned(project, *options)
-    line = error_line(fails(project, *options, "results/datasets/own/corpus.json"))
+    line = error_line(fails(project, *options, "--", "results/datasets/own/corpus.json"))
     assert all(url in line for url in urls) and "archive=PATH" in line
     assert not list((project / "results/datasets/own").glob("archive*"))
     log = (project / "results/logs/datasets/own/fetch.log").read_text()
@@ -116,8 +115,10 @@ def test_bad_audio_and_text_stop_the_run_and_a_rerun_continues(project):
     assert (project / "results/datasets/own/corpus.json").exists()
     assert not (project / "results/own/tiny/features").exists()
     txt.write_text("GO")
-    snakemake(project, *options)
-    assert len((project / "results/table.tsv").read_text().splitlines()) == 2
+    snakemake(project, *options, "--", "features")
+    assert (
+        len(json.loads((project / "results/own/tiny/features.json").read_text())["utterances"]) == 3
+    )
 
 
 def test_a_bad_checkpoint_stops_the_run(project):
@@ -131,8 +132,10 @@ def test_a_bad_checkpoint_stops_the_run(project):
     assert not (project / "results/table.tsv").exists()
 
 
-@pytest.mark.parametrize("layout", ["tsv", "manifest"])
-def test_one_single_utterance_from_a_table_or_manifest(project, layout):
+@pytest.mark.parametrize(
+    ("layout", "engine"), [("tsv", "cpu-fp32-packed"), ("manifest", "cpu-fp32-trimmed")]
+)
+def test_one_single_utterance_from_a_table_or_manifest(project, layout, engine):
     folder = write_folder(project / "one", ("ONE ONLY",))
     if layout == "tsv":
         path = "one/t.tsv"
@@ -142,13 +145,13 @@ def test_one_single_utterance_from_a_table_or_manifest(project, layout):
         sample = {"wav_path": "u0.wav", "transcript_path": "u0.txt"}
         (project / path).write_text(json.dumps({"root_path": str(folder), "samples": [sample]}))
     options = configure(project, {"layout": layout, "path": path}, run={
-        "datasets": ["own"], "models": ["tiny"], "engines": ["cpu-fp32-packed", "cpu-fp32-trimmed"],
+        "datasets": ["own"], "models": ["tiny"], "engines": [engine],
         "batch_sizes": [3]})  # fmt: skip
     snakemake(project, *options)
     with open(project / "results/table.tsv", newline="") as file:
         rows = list(csv.DictReader(file, delimiter="\t"))
-    assert [(r["utterances"], r["identical_transcripts"]) for r in rows] == [("1", "1")] * 2
-    assert [r["fill_up_rows"] for r in rows] == ["2", "2"]
+    assert [(r["utterances"], r["identical_transcripts"]) for r in rows] == [("1", "1")]
+    assert [r["fill_up_rows"] for r in rows] == ["2"]
 
 
 def test_stages_run_by_another_interpreter(project):
@@ -161,8 +164,8 @@ def test_stages_run_by_another_interpreter(project):
     wrapper.write_text(f'#!/bin/sh\necho "$3" >> "{project}/used"\nexec "{sys.executable}" "$@"\n')
     wrapper.chmod(0o755)
     options = configure(project, engines={"cpu-fp32": {"python": str(wrapper)}})
-    snakemake(project, *options)
-    assert (project / "used").read_text().count("--log") == 3  # compile, posteriors, timing
+    snakemake(project, *options, "--", "results/own/tiny/cpu-fp32/bs1/compiled.json")
+    assert (project / "used").read_text().splitlines() == ["--log"]
 
 
 def test_the_default_run(project):
@@ -183,15 +186,3 @@ def test_the_default_run(project):
     audio = list((project / "resources/sample/audio").glob("*.flac"))
     assert 64 <= len(audio) <= 80 and sum(p.stat().st_size for p in audio) <= 3_000_000
     assert {soundfile.info(p).samplerate for p in audio} == {16000}
-
-
-def test_results_can_be_moved(project, tmp_path):
-    """Manifests and indexes are relative: a moved checkout builds nothing again."""
-    options = configure(project)
-    snakemake(project, *options)
-    moved = tmp_path / "moved" / "elsewhere"
-    moved.parent.mkdir()
-    shutil.move(project, moved)
-    assert planned(moved, *options) == {}
-    soundfile.write(moved / "recordings/u0.wav", tone(0.9), 16000)
-    snakemake(moved, *options)

@@ -42,6 +42,7 @@ def complete(config: dict[str, Any], schema_path: str | Path) -> dict[str, Any]:
                 f"config: datasets.{name}.split: {dataset['split']!r}: only the layout an4 has "
                 "parts; use all"
             )
+    _check_sources(config)
     for name in config["run"]["engines"]:
         backend = config["engines"][name]["backend"]
         if backend not in BACKENDS:
@@ -90,6 +91,24 @@ def _check_names(config: dict[str, Any]) -> None:
                 )
 
 
+def is_address(place: str) -> bool:
+    """Whether a checkpoint is to be fetched rather than read."""
+    return place.startswith(("http://", "https://"))
+
+
+def _check_sources(config: dict[str, Any]) -> None:
+    """Expand the home folder in the selected local sources, and see that they are there."""
+    places = [(f"datasets.{n}", config["datasets"][n], "path") for n in config["run"]["datasets"]]
+    places += [(f"models.{n}", config["models"][n], "checkpoint") for n in config["run"]["models"]]
+    for name, entry, key in places:
+        if entry[key] and not is_address(entry[key]):
+            entry[key] = os.path.expanduser(entry[key])
+            if not os.path.exists(entry[key]):
+                raise UserError(
+                    f"config: {name}.{key}: {entry[key]}: no such file or folder; correct the path"
+                )
+
+
 def _override(config: dict[str, Any], key: str, kind: str) -> None:
     """`archive` and `checkpoint` replace the source of the one selected dataset or model."""
     path = config[key]
@@ -102,7 +121,6 @@ def _override(config: dict[str, Any], key: str, kind: str) -> None:
             f"{', '.join(selected)}; select one"
         )
     entry = config[kind][selected[0]]
-    path = os.path.expanduser(path)
     if key == "archive":
         entry["urls"], entry["path"] = [], path
     else:

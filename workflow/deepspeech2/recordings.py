@@ -159,8 +159,6 @@ def input_files(layout: str, path: str | Path) -> list[str]:
     path = Path(path)
     if path.is_dir():
         return sorted(str(file) for file in path.rglob("*") if file.is_file())
-    if not path.exists():
-        raise UserError(f"{path}: no such archive, folder, table or manifest; correct the path")
     files = [path]
     if layout == "tsv":
         files += [recording.path for recording in _tsv(path)]

@@ -8,6 +8,7 @@ match, whatever the engine.
 from __future__ import annotations
 
 import html
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -22,8 +23,8 @@ COLUMNS = (
     "verdict published_utterances_per_s published_acl_utterances_per_s published_wer published_cer "
     "wer_low wer_high cer_low cer_high reasons end_to_end_utterances_per_s latency_mean_ms "
     "latency_std_ms latency_p95_ms spread padding_share fill_up_rows batches seconds threads "
-    "other_load compile_seconds artefact_bytes peak_memory_bytes cpu versions checkpoint_sha256 "
-    "dataset_sha256"
+    "other_load compile_seconds artefact_bytes peak_memory_bytes cpu versions checkpoint "
+    "parameters checkpoint_sha256 dataset_sha256"
 ).split()
 # Columns of the Markdown and HTML tables, and what they are called there.
 SHOWN = {
@@ -88,9 +89,12 @@ def read_row(results: Path, row: str, published: dict[str, pd.DataFrame]) -> dic
     return {name: values[name] for name in COLUMNS}
 
 
-def read_published(arguments: list[str]) -> dict[str, dict[int, dict]]:
-    """Published figures by dataset and batch size, from arguments like `an4=figures.tsv`."""
-    found = {}
+def read_published(arguments: list[str]) -> tuple[dict[str, dict[int, dict]], list[str]]:
+    """Published figures by dataset and batch size, from arguments like `an4=figures.tsv`.
+
+    Also the comments of the files, which say what the figures are.
+    """
+    found, remarks = {}, []
     for argument in arguments:
         dataset, _, path = argument.partition("=")
         try:
@@ -103,7 +107,9 @@ def read_published(arguments: list[str]) -> dict[str, dict[int, dict]]:
             size: {f"published_{name}": value for name, value in row.items()}
             for size, row in frame.to_dict("index").items()
         }
-    return found
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        remarks.append(" ".join(line[1:].strip() for line in lines if line.startswith("#")))
+    return found, remarks
 
 
 def as_text(rows: pd.DataFrame) -> pd.DataFrame:
@@ -137,9 +143,14 @@ def shown(rows: pd.DataFrame) -> pd.DataFrame:
     return text.loc[:, (text != "").any()]
 
 
-def notes(rows: pd.DataFrame) -> list[str]:
-    """Lines under the table: machine, and what the verdicts mean."""
-    lines = []
+def notes(rows: pd.DataFrame, remarks: Iterable[str]) -> list[str]:
+    """Lines under the table: models, machine, and what the verdicts mean."""
+    models = rows[["model", "checkpoint", "parameters", "checkpoint_sha256"]].drop_duplicates()
+    lines = [
+        f"Model {m.model}: {m.checkpoint}, {m.parameters / 1e6:.1f} million parameters, "
+        f"SHA-256 {m.checkpoint_sha256[:12]}."
+        for m in models.itertuples()
+    ]
     for cpu, threads, versions in sorted(
         {(r.cpu, r.threads, r.versions) for r in rows.itertuples()}
     ):
@@ -152,14 +163,14 @@ def notes(rows: pd.DataFrame) -> list[str]:
     if (rows["verdict"] == "FAKE").any():
         lines.append("FAKE: computed by a stand-in for a device; no figure of these rows is real.")
     lines.append("Latency is per batch; WER and CER are scored at every batch size.")
-    return lines
+    return [*lines, *filter(None, remarks)]
 
 
-def markdown(rows: pd.DataFrame) -> str:
+def markdown(rows: pd.DataFrame, remarks: Iterable[str] = ()) -> str:
     """The table as Markdown."""
     text = shown(rows)
     table = text.map(_escape_markdown).to_markdown(index=False, disable_numparse=True)
-    lines = [f"- {_escape_markdown(line)}" for line in notes(rows)]
+    lines = [f"- {_escape_markdown(line)}" for line in notes(rows, remarks)]
     return table + "\n\n" + "\n".join(lines) + "\n"
 
 
@@ -193,10 +204,10 @@ td {{ white-space: nowrap; }}
 """
 
 
-def page(rows: pd.DataFrame) -> str:
+def page(rows: pd.DataFrame, remarks: Iterable[str] = ()) -> str:
     """The table as an HTML page without scripts or links."""
     table = shown(rows).to_html(index=False, border=0, escape=True)
-    items = "".join(f"<li>{html.escape(line)}</li>" for line in notes(rows))
+    items = "".join(f"<li>{html.escape(line)}</li>" for line in notes(rows, remarks))
     return PAGE.format(table=table, notes=items)
 
 
@@ -213,12 +224,12 @@ def main(argv=None) -> None:
     parser.add_argument("--html", required=True, help="table to write")
     args = stage.parse(parser, argv)
 
-    published = read_published(args.published)
+    published, remarks = read_published(args.published)
     rows = pd.DataFrame([read_row(Path(args.results), row, published) for row in args.rows])
     outputs = {
         args.tsv: as_text(rows).to_csv(sep="\t", index=False, lineterminator="\n"),
-        args.md: markdown(rows),
-        args.html: page(rows),
+        args.md: markdown(rows, remarks),
+        args.html: page(rows, remarks),
     }
     for path, text in outputs.items():
         with replacing(path) as temporary:

@@ -238,7 +238,7 @@ def main(argv=None) -> None:
             "engine": engine._asdict(),
             "environment": machine.environment(args.threads),
             "versions": backend.versions(),
-            "checkpoint_sha256": model["checkpoint_sha256"],
+            **{k: model[k] for k in ("checkpoint", "checkpoint_sha256", "parameters")},
             "dataset_sha256": read_json(args.features_index)["manifest_sha256"],
             "started": started,
             "ended": _now(),

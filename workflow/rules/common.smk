@@ -11,7 +11,7 @@ from snakemake.exceptions import WorkflowError
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow"))
 
 from deepspeech2 import backends, sources
-from deepspeech2.config import complete
+from deepspeech2.config import complete, is_address
 from deepspeech2.files import sha256
 from deepspeech2.recordings import input_files
 from deepspeech2.stage import UserError
@@ -100,8 +100,8 @@ def corpus_files(wildcards):
         return [corpus_source(wildcards)]
     try:
         return input_files(dataset["layout"], dataset["path"])
-    except UserError as error:
-        raise WorkflowError(str(error))
+    except UserError:
+        return [dataset["path"]]  # the stage says what is wrong with it
 
 
 def corpus_inputs(wildcards):
@@ -114,23 +114,10 @@ def corpus_hashes(wildcards):
     return [(file, sha256(file)) for file in corpus_files(wildcards) if "{" in file]
 
 
-def is_address(place):
-    """Whether a checkpoint is to be fetched."""
-    return place.startswith(("http://", "https://"))
-
-
 def checkpoint_source(wildcards):
     """A model's checkpoint: the local path, or what `fetch_checkpoint` makes."""
     place = MODELS[wildcards.model]["checkpoint"]
-    if is_address(place):
-        return f"results/models/{wildcards.model}/checkpoint"
-    path = os.path.expanduser(place)
-    if not os.path.isfile(path):
-        raise WorkflowError(
-            f"config: models.{wildcards.model}.checkpoint: {path}: no such file; "
-            "give the checkpoint's path or address"
-        )
-    return path
+    return f"results/models/{wildcards.model}/checkpoint" if is_address(place) else place
 
 
 def exported_model(wildcards):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 
 import numpy as np
 import pytest
@@ -29,6 +30,16 @@ def test_plans_need_nothing(project, preset):
     graph = snakemake(project, "--rulegraph", "mermaid-js", *options).stdout
     assert "preprocess" in graph and "timing" in graph
     assert not (project / "results").exists()
+
+
+def test_the_readme_shows_the_graph_as_it_is(project):
+    """The picture in the README has the edges of Snakemake's own rule graph."""
+    text = snakemake(project, "--rulegraph", "mermaid-js", "--configfile", "config/an4.yaml").stdout
+    names = dict(re.findall(r"^\s*(id\d+)\[(\w+)\]", text, re.M))
+    edges = re.findall(r"^\s*(id\d+) --> (id\d+)", text, re.M)
+    expected = {(names[a], names[b]) for a, b in edges if names[b] != "all"}
+    readme = (project / "README.md").read_text().partition("```mermaid")[2].partition("```")[0]
+    assert set(re.findall(r"^\s*(\w+) --> (\w+)$", readme, re.M)) == expected
 
 
 def test_lint_is_clean(project):

@@ -102,6 +102,8 @@ BAD = [
     ((["decoder", "name"], "beam"), "decoder.name: 'beam'"),
     ((["accuracy", "threads"], 0), "accuracy.threads: 0"),
     ((["archive"], 7), "archive: 7"),
+    ((["models", "embedded", "checkpoint"], "a{b}.ckpt"), "models.embedded.checkpoint"),
+    ((["datasets", "sample", "labels"], "{x}"), "datasets.sample.labels"),
 ]
 
 

@@ -32,29 +32,34 @@ SHOWN = {
     "model": "model",
     "engine": "engine",
     "batch_size": "batch size",
-    "utterances": "utterances",
+    "verdict": "verdict",
+    "utterances_per_s": "utterances/s",
+    "published_utterances_per_s": "published torch_aie utterances/s",
+    "published_acl_utterances_per_s": "published ACL utterances/s",
+    "rtfx": "RTFx",
     "wer": "WER %",
     "interval": "WER 95 %",
+    "published_wer": "published WER %",
     "cer": "CER %",
+    "published_cer": "published CER %",
     "errors": "S/D/I",
     "identical": "as eager",
-    "utterances_per_s": "utterances/s",
-    "rtfx": "RTFx",
     "latency_p50_ms": "batch p50 ms",
     "latency_p90_ms": "batch p90 ms",
     "latency_p99_ms": "batch p99 ms",
-    "verdict": "verdict",
-    "published_utterances_per_s": "published torch_aie utterances/s",
-    "published_acl_utterances_per_s": "published ACL utterances/s",
-    "published_wer": "published WER %",
-    "published_cer": "published CER %",
 }
+LATENCIES = [f"latency_{name}_ms" for name in ("mean", "std", "p50", "p90", "p95", "p99")]
 DECIMALS = {
     **dict.fromkeys(("wer", "cer", "wer_low", "wer_high", "cer_low", "cer_high"), 3),
     **dict.fromkeys(("published_wer", "published_cer"), 3),
     **dict.fromkeys(("utterances_per_s", "end_to_end_utterances_per_s", "rtfx"), 3),
-    **dict.fromkeys((f"latency_{x}_ms" for x in ("mean", "std", "p50", "p90", "p95", "p99")), 2),
+    **dict.fromkeys(LATENCIES, 2),
     **dict.fromkeys(("spread", "padding_share", "other_load", "compile_seconds", "seconds"), 3),
+}
+SHOWN_DECIMALS = {
+    **DECIMALS,
+    **dict.fromkeys(("utterances_per_s", "wer_low", "wer_high"), 2),
+    **dict.fromkeys(("rtfx", *LATENCIES), 1),
 }
 
 
@@ -112,32 +117,30 @@ def read_published(arguments: list[str]) -> tuple[dict[str, dict[int, dict]], li
     return found, remarks
 
 
-def as_text(rows: pd.DataFrame) -> pd.DataFrame:
+def as_text(rows: pd.DataFrame, decimals: dict[str, int] = DECIMALS) -> pd.DataFrame:
     """Every value as text, numbers with their column's decimals, what is missing empty."""
-    text = pd.DataFrame(index=rows.index)
-    for name in rows.columns:
-        decimals = DECIMALS.get(name)
-        text[name] = [
-            ""
-            if pd.isna(value)
-            else f"{value:.{decimals}f}"
-            if decimals is not None
-            else f"{value:g}"
-            if isinstance(value, float)
-            else str(value)
-            for value in rows[name].astype(object)
-        ]
-    return text
+
+    def text(value, places):
+        if pd.isna(value):
+            return ""
+        if places is not None:
+            return f"{value:.{places}f}"
+        return f"{value:g}" if isinstance(value, float) else str(value)
+
+    columns = {
+        name: [text(value, decimals.get(name)) for value in rows[name].astype(object)]
+        for name in rows.columns
+    }
+    return pd.DataFrame(columns, index=rows.index)
 
 
 def shown(rows: pd.DataFrame) -> pd.DataFrame:
     """The columns for readers. Columns that are empty in every row are left out."""
-    text = as_text(rows)
+    text = as_text(rows, SHOWN_DECIMALS)
     text["interval"] = text["wer_low"] + " to " + text["wer_high"]
     text["errors"] = text["substitutions"] + "/" + text["deletions"] + "/" + text["insertions"]
     text["identical"] = text["identical_transcripts"] + "/" + text["utterances"]
-    several_threads = rows["threads"].nunique() > 1
-    if several_threads:
+    if rows["threads"].nunique() > 1:
         text["verdict"] += " (" + text["threads"] + " threads)"
     text = text[list(SHOWN)].rename(columns=SHOWN)
     return text.loc[:, (text != "").any()]
@@ -162,7 +165,10 @@ def notes(rows: pd.DataFrame, remarks: Iterable[str]) -> list[str]:
         lines.append(f"INVALID: {where}: {row.reasons}.")
     if (rows["verdict"] == "FAKE").any():
         lines.append("FAKE: computed by a stand-in for a device; no figure of these rows is real.")
-    lines.append("Latency is per batch; WER and CER are scored at every batch size.")
+    lines.append(
+        "Latency is per batch. Accuracy is scored at every batch size; 'as eager' counts the "
+        "transcripts that equal those of the plain float32 network, one utterance at a time."
+    )
     return [*lines, *filter(None, remarks)]
 
 
@@ -186,10 +192,10 @@ PAGE = """<!DOCTYPE html>
 <title>DeepSpeech2: accuracy and speed</title>
 <style>
 :root {{ color-scheme: light dark; }}
-body {{ font-family: system-ui, sans-serif; margin: 2rem; }}
+body {{ font: .875rem system-ui, sans-serif; margin: 1.5rem; }}
 div {{ overflow-x: auto; }}
 table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
-th, td {{ padding: .3rem .6rem; border-bottom: 1px solid #8886; text-align: right; }}
+th, td {{ padding: .25rem .4rem; border-bottom: 1px solid #8886; text-align: right; }}
 th {{ vertical-align: bottom; }}
 th:nth-child(-n+3), td:nth-child(-n+3) {{ text-align: left; }}
 td {{ white-space: nowrap; }}

@@ -38,6 +38,7 @@ def write_row(results, row, verdict="VALID", threads=2, p99=None, cpu="A CPU"):
         "versions": {"torch": "2.13.0"},
         "peak_memory_bytes": 521973760,
         "padding_share": 0.6,
+        "engine": {"backend": "torchscript", "options": {}},
         "checkpoint": "a.ckpt",
         "parameters": 5580832,
         "checkpoint_sha256": "0123456789abcdef" * 4,
@@ -72,6 +73,7 @@ def test_columns_and_published_figures(tmp_path):
         "an4 m e 1 130 11.902 6.296 3 2 1 129 14.400 39.500 9.88 11.00 12.50 VALID 1.2357".split()
     )
     assert second["published_utterances_per_s"] == "" and second["latency_p99_ms"] == ""
+    assert first["engine_settings"] == "backend=torchscript options={}"
     assert first["published_wer"] == "9.573" and first["peak_memory_bytes"] == "521973760"
     text = (tmp_path / "table.md").read_text()
     assert "1.2357" in text and "\n- note\n" in text

@@ -123,6 +123,7 @@ def preprocess(settings: Settings, folder: Path, processes: int) -> dict:
         "spectrogram": settings.spectrogram._asdict(),
         "bins": settings.spectrogram.bins,
         "frames_max": frames_max,
+        "files": {f"sizes/{name}": sha256(folder / "sizes" / name) for name in texts},
         "utterances": [
             {
                 "id": p.sample.id,

@@ -23,8 +23,8 @@ COLUMNS = (
     "verdict published_utterances_per_s published_acl_utterances_per_s published_wer published_cer "
     "wer_low wer_high cer_low cer_high reasons end_to_end_utterances_per_s latency_mean_ms "
     "latency_std_ms latency_p95_ms spread padding_share fill_up_rows batches seconds threads "
-    "other_load compile_seconds artefact_bytes peak_memory_bytes cpu versions checkpoint "
-    "parameters checkpoint_sha256 dataset_sha256"
+    "other_load compile_seconds artefact_bytes peak_memory_bytes engine_settings cpu "
+    "versions checkpoint parameters checkpoint_sha256 dataset_sha256"
 ).split()
 # Columns of the Markdown and HTML tables, and what they are called there.
 SHOWN = {
@@ -79,6 +79,7 @@ def read_row(results: Path, row: str, published: dict[str, pd.DataFrame]) -> dic
         **{f"latency_{name}_ms": value for name, value in latency.items()},
         "threads": timing["environment"]["threads"],
         "cpu": timing["environment"]["cpu"],
+        "engine_settings": " ".join(f"{k}={v}" for k, v in timing["engine"].items()),
         "versions": " ".join(f"{k} {v}" for k, v in timing["versions"].items()),
         "reasons": "; ".join(timing["reasons"]),
         **{name: score["wer"][name] for name in ("substitutions", "deletions", "insertions")},

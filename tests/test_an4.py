@@ -194,3 +194,70 @@ def test_damaged_archives_are_refused(tmp_path):
         refuse(path, table, str(path))
     refuse(tmp_path / "absent.tar.gz", None, "no such")
     refuse(write_tar(tmp_path / "empty.tar.gz", {}), None, "no AN4 audio")
+
+
+def test_a_zip_link_is_refused(tmp_path):
+    path = write_zip(tmp_path / "a.zip", files())
+    with zipfile.ZipFile(path, "a") as archive:
+        link = zipfile.ZipInfo("an4/wav/an4_clstk/fash/an5-fash-b.raw")
+        link.external_attr = 0o120777 << 16
+        archive.writestr(link, "/etc/passwd")
+    refuse(path, None, "is a link")
+
+
+def test_a_long_name_cannot_fill_the_memory(tmp_path):
+    header = tarfile.TarInfo("././@LongLink")
+    header.type, header.size = tarfile.GNUTYPE_LONGNAME, 3 << 30
+    path = tmp_path / "a.tar.gz"
+    path.write_bytes(gzip.compress(header.tobuf() + bytes(1 << 20)))
+    refuse(path, None, "a.tar.gz", "header")
+
+
+def test_a_zip_that_lies_about_a_size(tmp_path):
+    name = "an4/wav/an4_clstk/fash/an5-fash-b.raw"
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(name, bytes(50 << 20))
+    data = path.read_bytes()
+    path.write_bytes(data.replace((50 << 20).to_bytes(4, "little"), (1000).to_bytes(4, "little")))
+    refuse(path, None, "a.zip")
+
+
+@pytest.mark.parametrize("flag", [(6, 1), (8, 99)])
+def test_encrypted_and_unknown_zips(tmp_path, flag):
+    path = write_zip(tmp_path / "a.zip", files())
+    data = bytearray(path.read_bytes())
+    for signature, shift in ((b"PK\x03\x04", 0), (b"PK\x01\x02", 2)):
+        at = data.find(signature)
+        while at >= 0:
+            data[at + flag[0] + shift] = flag[1]
+            at = data.find(signature, at + 4)
+    path.write_bytes(data)
+    refuse(path, None, "a.zip", "not a whole tar or zip")
+
+
+def test_a_transcription_line_of_spaces_is_read_at_once(tmp_path):
+    content = {**files(), "an4/etc/an4_test.transcription": b"A" + b" " * 1_000_000 + b"B"}
+    refuse(write_tar(tmp_path / "a.tar.gz", content), None, "line 1")
+
+
+def test_an_utterance_in_the_wrong_split_and_other_rates(tmp_path):
+    content = files("wav")
+    moved = {k.replace("an4test_clstk", "an4_clstk"): v for k, v in content.items()}
+    refuse(write_tar(tmp_path / "a.tar.gz", moved), hashes(tmp_path / "h"), "no train utterance")
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples("an3-fcaw-b"), 8000, format="WAV", subtype="PCM_16")
+    content["an4/wav/an4test_clstk/fcaw/an3-fcaw-b.wav"] = buffer.getvalue()
+    refuse(write_tar(tmp_path / "b.tar.gz", content), None, "8000 Hz")
+
+
+def test_a_table_of_hashes_that_is_none(tmp_path):
+    source = write_tar(tmp_path / "a.tar.gz", files())
+    for text in ("id\tpcm_sha256\nan1-fash-b\tx\n", "x" * 200_000 + "\n1\n"):
+        (tmp_path / "h.tsv").write_text(text)
+        refuse(source, tmp_path / "h.tsv", "h.tsv: not a table with the columns")
+
+
+def test_a_fetched_archive_that_is_damaged_names_the_command(tmp_path):
+    (tmp_path / "archive").write_bytes(b"\x1f\x8bx")
+    refuse(tmp_path / "archive", None, f"--force {tmp_path}/archive")

@@ -95,3 +95,24 @@ def test_a_streamed_header_is_not_taken_for_a_cut_file(tmp_path):
     data[4:8] = data[40:44] = b"\xff\xff\xff\xff"  # lengths as ffmpeg writes them to a pipe
     path.write_bytes(data)
     assert len(audio.read(path).samples) == 8000
+
+
+def test_a_wrong_byte_rate_is_no_cut(tmp_path):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, tone(0.5), 16000, subtype="PCM_16")
+    data = bytearray(path.read_bytes())
+    data[28:32] = (64000).to_bytes(4, "little")
+    path.write_bytes(data)
+    assert len(audio.read(path).samples) == 8000
+
+
+@pytest.mark.parametrize(
+    ("rate", "seconds", "word"), [(16000, 3601, "longer than 3600 s"), (1, 0, "1 Hz")]
+)
+def test_absurd_recordings_are_refused_by_their_header(tmp_path, rate, seconds, word):
+    path = tmp_path / "a.wav"
+    with soundfile.SoundFile(path, "w", rate, 1, subtype="PCM_U8") as file:
+        for _ in range(seconds):
+            file.write(np.zeros(rate, np.float32))
+    with pytest.raises(UserError, match=f"a.wav.*{word}"):
+        audio.read(path)

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import resource
 import zipfile
 
 import numpy as np
@@ -225,11 +226,6 @@ def _tensor(name, value):
     return change
 
 
-def _nan(content):
-    content["state_dict"]["fc.0.module.1.weight"][3, 3] = float("nan")
-    return content
-
-
 BAD = [
     (lambda content: [1, 2], "no dict"),
     (lambda content: {}, "'state_dict'"),
@@ -240,9 +236,9 @@ BAD = [
     (_settings(labels=["A"] * 29), "only once"),
     (_settings(spect_cfg={}), "lacks a setting"),
     (_settings(spect_cfg={"sample_rate": 8000, "window_size": 0.02, "window_stride": 0.01,
-                          "window": "hamming"}), "8000 Hz"),
+                          "window": "hamming"}), "sample_rate must be"),
     (_settings(spect_cfg={"sample_rate": 16000, "window_size": 0.02, "window_stride": 0.0,
-                          "window": "hamming"}), "spectrogram"),
+                          "window": "hamming"}), "window_stride must be"),
     (_settings(spect_cfg={"sample_rate": 16000, "window_size": 0.02, "window_stride": 0.01,
                           "window": "kaiser"}), "kaiser"),
     (_settings(spect_cfg={"sample_rate": 16000, "window_size": float("inf"),
@@ -250,14 +246,20 @@ BAD = [
     (_model(rnn_type="transformer"), "'transformer'"),
     (_model(hidden_size="many"), "bad one"),
     (_model(hidden_size=9), "shape"),
-    (_model(hidden_layers=10**9), "impossible size"),
+    (_model(hidden_layers=10**9), "hidden_layers must be from 1 to 64"),
     (_model(hidden_layers=3), "missing"),
     (_model(hidden_layers=1), "belongs to no"),
     (_tensor("rnns.0.rnn.bias_hh_l0", None), "rnns.0.rnn.bias_hh_l0 is missing"),
     (_tensor("rnns.0.rnn.bias_hh_l0", torch.zeros(5)), "rnns.0.rnn.bias_hh_l0 has the shape (5,)"),
     (_tensor("extra.weight", torch.zeros(5)), "extra.weight belongs to no"),
     (_tensor("extra.weight", "text"), "no tensor"),
-    (_nan, "fc.0.module.1.weight holds NaN"),
+    (_model(hidden_size=8.9), "hidden_size must be of type int"),
+    (_model(hidden_size=True), "hidden_size must be of type int"),
+    (_model(hidden_size=10**5000), "hidden_size must be from"),
+    (_model(lookahead_context=0), "lookahead_context must be from 1"),
+    (_settings(labels=["\ud800", *LABELS[1:]]), "printable"),
+    (_tensor("rnns.0.rnn.bias_hh_l0", torch.zeros(1).expand(32)), "cut short"),
+    (_tensor("extra.weight", torch.zeros(1).expand(1 << 40)), "belongs to no"),
 ]  # fmt: skip
 
 
@@ -301,10 +303,54 @@ def test_bad_safetensors(tmp_path):
     write_safetensors(path, description={**tiny_description(), "labels": LABELS[:-1]})
     with pytest.raises(UserError, match="28 labels imply"):
         checkpoint.read(str(path))
-    weights = {**tiny_weights(), "fc.0.module.0.bias": np.full(8, np.inf, "f4")}
-    write_safetensors(path, weights=weights)
-    with pytest.raises(UserError, match="infinity"):
-        checkpoint.read(str(path))
+    description = tiny_description()
+    for value in (1e400, -1, "0.01", [], None):
+        description["spectrogram"]["window_stride"] = value
+        write_safetensors(path, description=description)
+        with pytest.raises(UserError, match="window_stride must be"):
+            checkpoint.read(str(path))
+
+
+@pytest.mark.parametrize(("value", "half"), [(np.nan, False), (1e300, False), (1e5, True)])
+def test_weights_that_are_not_finite_once_cast(tmp_path, value, half):
+    weights = {**tiny_weights(), "fc.0.module.0.bias": np.full(8, value, "f8")}
+    source = write_safetensors(tmp_path / "a.safetensors", weights=weights)
+    out = ["--weights", tmp_path / "o.safetensors", "--model", tmp_path / "o.json"]
+    result = run_stage("checkpoint", "--checkpoint", source, *out, *["--half"] * half)
+    assert_one_line_error(result, "fc.0.module.0.bias holds NaN or infinity")
+    assert not (tmp_path / "o.safetensors").exists()
+
+
+def nested(opcode, depth):
+    """A pickle of a dictionary whose key is a deeply nested tuple."""
+    return b"\x80\x02}" + b"N" + opcode * depth + b"Ns."
+
+
+BOMBS = {
+    "deep key": nested(b"\x85", 300_000),
+    "doubling key": nested(b"2\x86", 40),
+    "deep key in a set": b"\x80\x04\x8f(N" + b"\x85" * 300_000 + b"\x90.",
+    "huge memo index": b"\x80\x02Nr\x00\x00\x00\x10.",
+    "doubling settings": b"\x80\x02}X\x0a\x00\x00\x00state_dict}s"
+    b"X\x10\x00\x00\x00hyper_parameters}X\x06\x00\x00\x00labels" + b"]" + b"".join(
+        b"q" + bytes([i]) + b"0](" + (b"h" + bytes([i])) * 10 + b"e" for i in range(20)
+    ) + b"ss.",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_bombs_end_soon_and_in_one_line(tmp_path, bomb):
+    path = tmp_path / "a.ckpt"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a/data.pkl", BOMBS[bomb])
+
+    def limits():
+        resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
+        resource.setrlimit(resource.RLIMIT_CPU, (20, 20))
+
+    out = ["--weights", tmp_path / "o.safetensors", "--model", tmp_path / "o.json"]
+    result = run_stage("checkpoint", "--checkpoint", path, *out, preexec_fn=limits)
+    assert_one_line_error(result, "a.ckpt" if bomb != "doubling settings" else "settings")
 
 
 def test_truncated_tensor_record(tmp_path):

@@ -2,6 +2,7 @@
 
 import hashlib
 import http.server
+import tarfile
 import threading
 from urllib.parse import urlsplit
 
@@ -9,9 +10,9 @@ import numpy as np
 import pytest
 from deepspeech2 import fetch
 from deepspeech2.stage import UserError
-from helpers import assert_one_line_error, run_stage
+from helpers import assert_one_line_error, run_stage, write_safetensors
 
-CONTENT = np.random.default_rng(0).bytes(3_000_000)
+CONTENT = b"PK\x03\x04" + np.random.default_rng(0).bytes(3_000_000)
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -31,11 +32,21 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if path == "/broken" or (path == "/flaky" and len(self.server.seen) < 3):
             self.send_error(500)
             return
+        if path == "/page":
+            body = b"<html>Welcome to the hotel's network</html>"
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+            return
         start = 0
         etag = 'W/"weak"' if path == "/weak" else f'"{self.server.version}"'
         if asked and self.headers.get("If-Range") == etag:
             start = int(asked[len("bytes=") : -1])
             self.send_response(206)
+            claimed = 0 if path == "/wrongpart" else start
+            self.send_header("Content-Range", f"bytes {claimed}-{len(CONTENT) - 1}/{len(CONTENT)}")
+            self.server.resumed += 1
         else:
             self.send_response(200)
         body = CONTENT[start:]
@@ -43,7 +54,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if path != "/plain":
             self.send_header("ETag", etag)
         self.end_headers()
-        cut = path == "/cut" or (path in ("/resume", "/weak", "/plain") and not self.server.cuts)
+        cut = path == "/cut" or (
+            path in ("/resume", "/weak", "/plain", "/wrongpart") and not self.server.cuts
+        )
         if cut:
             self.server.cuts += 1
             self.wfile.write(body[: len(body) // 2])
@@ -55,7 +68,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def server():
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as found:
-        found.seen, found.cuts, found.version = [], 0, "v1"
+        found.seen, found.cuts, found.version, found.resumed = [], 0, "v1", 0
         thread = threading.Thread(target=found.serve_forever, daemon=True)
         thread.start()
         found.url = f"http://127.0.0.1:{found.server_address[1]}"
@@ -92,6 +105,7 @@ def test_a_broken_download_is_resumed(server, tmp_path):
     (_, first), (_, second) = server.seen
     half = len(CONTENT) // 2
     assert first is None and half - fetch.CHUNK < int(second[len("bytes=") : -1]) <= half
+    assert server.resumed == 1
 
 
 def test_a_later_run_resumes_too(server, tmp_path, monkeypatch):
@@ -121,8 +135,48 @@ def test_without_a_strong_validator_nothing_is_resumed(server, tmp_path, path):
     assert server.seen == [(path, None), (path, None)]
 
 
+def test_a_wrong_part_is_not_appended(server, tmp_path):
+    fetch.fetch([f"{server.url}/wrongpart"], tmp_path / "a")
+    assert (tmp_path / "a").read_bytes() == CONTENT
+    assert server.resumed == 1 and len(server.seen) == 3
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"url": 1, "validator": 5}', ""])
+def test_a_broken_state_means_a_fresh_start(server, tmp_path, text):
+    (tmp_path / "a.part").write_bytes(b"other bytes")
+    (tmp_path / "a.part.json").write_text(text)
+    fetch.fetch([f"{server.url}/whole"], tmp_path / "a")
+    assert (tmp_path / "a").read_bytes() == CONTENT and server.seen == [("/whole", None)]
+
+
+@pytest.mark.parametrize("kind", ["archive", "checkpoint"])
+def test_a_page_instead_of_the_file_is_a_failed_mirror(server, tmp_path, kind):
+    urls = [f"{server.url}/page", f"{server.url}/whole"]
+    assert fetch.fetch(urls, tmp_path / "a", kind) == urls[1]
+    with pytest.raises(UserError, match=f"serves something that is no {kind}"):
+        fetch.fetch(urls[:1], tmp_path / "b", kind)
+    assert not (tmp_path / "b").exists() and not (tmp_path / "b.part").exists()
+
+
+def test_an_endless_answer_is_a_failed_mirror(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(fetch, "MAX_BYTES", 1_000_000)
+    with pytest.raises(UserError, match="sends more than 1000000 bytes"):
+        fetch.fetch([f"{server.url}/whole"], tmp_path / "a")
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_what_begins_like_an_archive_or_checkpoint(tmp_path, an4_archive):
+    assert fetch.is_archive(an4_archive) and not fetch.is_checkpoint(an4_archive)
+    source = write_safetensors(tmp_path / "a.safetensors")
+    assert fetch.is_checkpoint(source) and not fetch.is_archive(source)
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        archive.add(source, "x")
+    assert fetch.is_archive(tmp_path / "a.tar") and not fetch.is_archive(tmp_path / "a.safetensors")
+
+
 def test_another_mirrors_part_is_not_resumed(server, tmp_path):
     used = fetch.fetch([f"{server.url}/cut", f"{server.url}/whole"], tmp_path / "a")
+    assert ("/whole", None) in server.seen
     assert used.endswith("/whole") and (tmp_path / "a").read_bytes() == CONTENT
 
 

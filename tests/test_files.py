@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
@@ -157,3 +158,12 @@ def test_the_package_is_within_its_size():
     }
     assert max(lines.values()) <= 300 and sum(lines.values()) <= 3000, lines
     assert len((ROOT / "Snakefile").read_text().splitlines()) <= 60
+
+
+def test_the_package_runs_under_python_3_9():
+    """Its syntax and the names that it uses of the standard library, by vermin."""
+    vermin = Path(sys.executable).parent / "vermin"
+    options = ["-t=3.9-", "--no-tips", "--violations"]
+    package = ROOT / "workflow" / "deepspeech2"
+    result = subprocess.run([vermin, *options, package], capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout

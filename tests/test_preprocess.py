@@ -113,6 +113,9 @@ def test_batches(tmp_path):
     np.testing.assert_array_equal(trimmed.spectrograms, full.spectrograms[..., :61])
     filled = assemble(features, 4, 3, "batch")
     assert filled.positions == [4] and filled.lengths.tolist() == [41, 41, 41]
+    uneven = assemble(features, 3, 4, "batch")
+    assert uneven.lengths.tolist() == [51, 41, 41, 41]  # filled up with the last utterance
+    np.testing.assert_array_equal(uneven.spectrograms[3], uneven.spectrograms[1])
     np.testing.assert_array_equal(filled.spectrograms[2], filled.spectrograms[0])
 
 

@@ -149,3 +149,69 @@ def test_a_failed_corpus_leaves_nothing_behind(tmp_path):
     soundfile.write(folder / "u2.wav", tone()[:100], 16000)
     assert_one_line_error(corpus(tmp_path, folder), "u2.wav", "too short")
     assert not list((tmp_path / "out").glob("*")) and not list((tmp_path / "out").glob(".*"))
+
+
+HOSTILE_IDS = [
+    "../../escaped", "/tmp/escaped", "a/../../b", "", ".", "a//b", "x\n", "\ud800", "n" * 300
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTILE_IDS)
+def test_an_id_cannot_choose_where_files_are_written(tmp_path, name):
+    write_folder(tmp_path / "set")
+    sample = {"wav_path": "u0.wav", "transcript_path": "u0.txt", "id": name}
+    manifest = tmp_path / "set" / "m.json"
+    manifest.write_text(json.dumps({"root_path": ".", "samples": [sample]}))
+    if name:  # an empty one counts as none given
+        with pytest.raises(UserError, match="m.json"):
+            recordings.read_manifest(manifest)
+        assert_one_line_error(corpus(tmp_path, manifest, "manifest"), "m.json")
+        assert not list(tmp_path.rglob("*escaped*")) and not list((tmp_path / "out").glob("*"))
+    else:
+        assert ids("manifest", manifest) == [("u0", "YES")]
+
+
+@pytest.mark.parametrize("name", ["a\0b.wav", "loop.wav"])
+def test_paths_that_no_system_can_open(tmp_path, name):
+    (tmp_path / "loop.wav").symlink_to("loop.wav")
+    table = tmp_path / "t.tsv"
+    table.write_text(f"path\ttranscript\n\n{name}\tYES\n")
+    refuse("tsv", table, "line 3", "no usable path")
+
+
+def test_names_that_are_not_utf_8(tmp_path):
+    import os
+
+    folder = write_folder(tmp_path / "set", ("YES",))
+    for suffix in (b".wav", b".txt"):
+        data = (folder / f"u0{suffix.decode()}").read_bytes()
+        with open(os.fsencode(folder) + b"/gr\xf6" + suffix, "wb") as file:
+            file.write(data)
+    refuse("folder", folder, "rename")
+    assert len(recordings.input_files("folder", folder)) == 2
+    assert_one_line_error(corpus(tmp_path, folder), "rename")
+
+
+def test_byte_order_marks_and_quotes_are_plain_text(tmp_path):
+    folder = write_folder(tmp_path / "set", ("A", "B"))
+    (folder / "u0.txt").write_text("YES", encoding="utf-8-sig")
+    assert ids("folder", folder)[0] == ("u0", "YES")
+    table = folder / "t.tsv"
+    table.write_text('path\ttranscript\nu0.wav\t"YES"\nu1.wav\t"\n', encoding="utf-8-sig")
+    assert ids("tsv", table) == [("u0", '"YES"'), ("u1", '"')]
+
+
+def test_what_is_no_recording_is_left_out(tmp_path):
+    import os
+
+    folder = write_folder(tmp_path / "set", ("A",))
+    (folder / "folder.wav").mkdir()
+    os.mkfifo(folder / "pipe.wav")
+    (folder / "._u0.wav").write_bytes(b"left by another system")
+    (folder / "notes.md").write_text("x")
+    assert ids("folder", folder) == [("u0", "A")]
+    assert [name.rpartition("/")[2] for name in recordings.input_files("folder", folder)] == [
+        "._u0.wav",
+        "u0.txt",
+        "u0.wav",
+    ]

@@ -177,3 +177,21 @@ def test_decode_stage(tmp_path):
     ]
     posteriors_file.write(*paths, iter([("stranger", posteriors("A"))]), {})
     assert_one_line_error(run_stage("decode", *arguments), "'stranger'")
+
+
+def test_line_separators_inside_a_text_are_no_line_ends(tmp_path):
+    path = tmp_path / "t.jsonl"
+    line = {"id": "a\u2028b\x85", "reference": "YES\u2028", "hypothesis": "YES"}
+    path.write_text(json.dumps(line, ensure_ascii=False) + "\n", encoding="utf-8")
+    assert list(score.read_transcripts(path)) == ["a\u2028b\x85"]
+
+
+def test_the_interval_is_that_of_the_bootstrap():
+    """Against an independent bootstrap over utterances."""
+    random = np.random.default_rng(1)
+    pairs = [(list("ABCDEFGHIJ"), list("ABCDEFGHIJ"[: random.integers(4, 11)])) for _ in range(200)]
+    errors = np.array([10 - len(hypothesis) for _, hypothesis in pairs])
+    draws = errors[random.integers(0, 200, (4000, 200))].sum(axis=1) / 20
+    low, high = score.interval(pairs)
+    assert low == pytest.approx(np.percentile(draws, 2.5), abs=0.5)
+    assert high == pytest.approx(np.percentile(draws, 97.5), abs=0.5)

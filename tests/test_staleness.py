@@ -207,6 +207,8 @@ def test_changed_recordings_are_seen(project):
         assert set(plan(project)) == everything
     with edited(folder / "old {radio}.txt", lambda _: b"other"):
         assert set(plan(project)) == everything
+    (folder / "notes.md").write_text("no recording")
+    assert plan(project) == {}
     soundfile.write(folder / "new.wav", tone(), 16000)
     assert set(plan(project)) == everything
     (folder / "new.wav").unlink()

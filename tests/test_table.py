@@ -103,6 +103,9 @@ def test_text_never_becomes_markup(tmp_path):
     frame["verdict"], frame["parameters"], frame["checkpoint_sha256"] = "VALID", 1, "0"
     assert "<script" not in table.page(frame) and "<script" not in table.markdown(frame)
     assert "\\|" in table.markdown(frame)
+    frame["checkpoint"] = "[click](javascript:alert(1)) ![](x) `a` *b*"
+    text = table.markdown(frame)
+    assert "\\[click\\](" in text and "!\\[" in text and "\\`a\\`" in text and "\\*b\\*" in text
 
 
 def test_missing_or_broken_results_are_named(tmp_path):
@@ -120,3 +123,12 @@ def test_bad_published_tables(tmp_path):
     (tmp_path / "p.tsv").write_text("a\tb\n1\t2\n")
     with pytest.raises(UserError, match="batch_size"):
         table.read_published([f"an4={tmp_path / 'p.tsv'}"])
+    for row in ("1\tfast", "1\t2\n1\t3"):
+        (tmp_path / "p.tsv").write_text(f"batch_size\twer\n{row}\n")
+        with pytest.raises(UserError, match="p.tsv"):
+            table.read_published([f"an4={tmp_path / 'p.tsv'}"])
+    (tmp_path / "p.tsv").write_text("batch_size\twer\n1\t9.5\n4\t/\n")  # as the guide has it
+    figures, _ = table.read_published([f"an4={tmp_path / 'p.tsv'}"])
+    assert figures["an4"][1] == {"published_wer": 9.5} and pd.isna(
+        figures["an4"][4]["published_wer"]
+    )

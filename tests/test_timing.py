@@ -86,6 +86,7 @@ def test_the_region_is_forward_and_synchronize(session):
 def test_how_long_it_measures(session, settings, batches):
     times = timing.measure(session, Features(3), 2, "longest", settings)
     assert len(times) == batches
+    assert times[0].utterances == 2  # whatever warmed up, the set is measured from its start
     assert session.events.count("forward") == batches + settings.warmup_batches
     assert [t.utterances for t in times] == [2, 1] * (batches // 2)
 
@@ -136,6 +137,8 @@ GOOD = {"spread": 0.05, "batches": 10, "seconds": 10.0}
         (GOOD, FULL._replace(multi=1, warmup_batches=4), 0.0, "INVALID", "4 of 5 warm-up"),
         (GOOD, FULL._replace(min_seconds=1), 0.0, "QUICK", ""),
         (GOOD, FULL._replace(warmup_batches=1), 0.0, "QUICK", "1 of 5 warm-up"),
+        (GOOD, FULL._replace(max_spread=1000.0), 0.0, "QUICK", ""),
+        (GOOD, FULL._replace(max_other_load=1.0), 0.9, "QUICK", ""),
         ({**GOOD, "spread": 0.5}, FULL._replace(min_batches=2), 0.0, "QUICK", "spread 50%"),
     ],
 )
@@ -166,9 +169,13 @@ def test_load_of_other_processes_is_seen():
     time.sleep(0.8)
     busy = load.share()
     other.wait()
-    assert busy > own
-    assert busy > 0.5 / machine.psutil.cpu_count()
+    one_core = 1 / machine.psutil.cpu_count()
+    assert busy > 0.5 * one_core
+    assert own < busy or own < 0.5 * one_core  # one busy core of our own does not count
 
 
 def test_peak_memory_is_in_bytes():
-    assert 20e6 < machine.peak_memory_bytes() < 100e9
+    import resource
+
+    kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert machine.peak_memory_bytes() == pytest.approx(1024 * kib, rel=0.01)

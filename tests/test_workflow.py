@@ -3,6 +3,9 @@
 import csv
 import json
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -44,6 +47,18 @@ def test_the_readme_shows_the_graph_as_it_is(project):
 
 def test_lint_is_clean(project):
     assert "good condition" in snakemake(project, "--lint").stderr
+
+
+def test_modules_in_the_working_folder_are_not_imported(project):
+    options = configure(project)
+    for name in ("numpy", "json", "soundfile"):
+        (project / f"{name}.py").write_text(f"open({str(project / 'proof')!r}, 'w')")
+    (project / "deepspeech2").mkdir()
+    (project / "deepspeech2/__init__.py").write_text(f"open({str(project / 'proof')!r}, 'w')")
+    command = [Path(sys.executable).parent / "snakemake", *options, "--", "datasets"]
+    result = subprocess.run(list(map(str, command)), cwd=project, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert not (project / "proof").exists()
 
 
 def configure(project, dataset=None, model=None, **more):
@@ -170,8 +185,6 @@ def test_stages_run_by_another_interpreter(project):
     options = configure(project, engines={"cpu-fp32": {"python": "/no such/python"}})
     assert "/no such/python" in fails(project, *options)
     wrapper = project / "other python"
-    import sys
-
     wrapper.write_text(f'#!/bin/sh\necho "$3" >> "{project}/used"\nexec "{sys.executable}" "$@"\n')
     wrapper.chmod(0o755)
     options = configure(project, engines={"cpu-fp32": {"python": str(wrapper)}})

@@ -12,7 +12,9 @@ samples under an id of letters, digits and dashes, so no member can choose where
 
 from __future__ import annotations
 
+import bz2
 import csv
+import errno
 import gzip
 import io
 import lzma
@@ -27,7 +29,7 @@ from typing import NamedTuple
 import numpy as np
 
 from deepspeech2 import audio
-from deepspeech2.files import sha256_bytes
+from deepspeech2.files import remedy, sha256_bytes
 from deepspeech2.stage import UserError
 
 SPLITS = {"an4_clstk": "train", "an4test_clstk": "test"}
@@ -36,11 +38,17 @@ MAX_MEMBERS = 20_000  # the largest packaging has about 1,200
 MAX_MEMBER_BYTES = 4 << 20  # the longest utterance has 0.2 MB, the largest list 41 kB
 MAX_TOTAL_BYTES = 512 << 20  # all audio has 92 MB
 
+HASH_COLUMNS = ("id", "split", "pcm_sha256", "transcript")
+FETCHED = "archive"  # the name that the workflow gives to a fetched archive
+OPENERS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
+DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
+
 AUDIO_MEMBER = re.compile(
     r"(?:^|/)wav/(an4_clstk|an4test_clstk)/([A-Za-z0-9]+)/([A-Za-z0-9-]+)\.(raw|sph|wav)$"
 )
 TEXT_MEMBER = re.compile(r"(?:^|/)etc/an4_(?:train|test)\.transcription$")
-TRANSCRIPTION = re.compile(r"^(?:<s>)?\s*(.*?)\s*(?:</s>)?\s*\(([A-Za-z0-9-]+)\)$")
+UTTERANCE_ID = re.compile(r"[A-Za-z0-9-]+\)")
+MAX_LINE = 10_000  # characters; the longest transcription has about 100
 
 
 class Utterance(NamedTuple):
@@ -125,12 +133,16 @@ def _members(source: Path) -> Iterator[tuple[str, bytes]]:
             yield from _zip_members(source)
         else:
             yield from _tar_members(source)
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError) as error:
+    except UserError:
+        raise
+    # Damaged and hostile archives make the readers raise nearly anything.
+    except (*DAMAGE, EOFError, ValueError, RuntimeError, OSError) as error:
+        if getattr(error, "errno", None) == errno.ENOSPC:
+            raise
+        again = remedy(source) if source.name == FETCHED else "fetch it again"
         raise UserError(
-            f"{source}: not a whole tar or zip archive ({error}); fetch it again"
+            f"{source}: not a whole tar or zip archive ({error!r:.200}); {again}"
         ) from None
-    except gzip.BadGzipFile as error:
-        raise UserError(f"{source}: damaged archive ({error}); fetch it again") from None
 
 
 class _Guard:
@@ -153,7 +165,13 @@ class _Guard:
 
 def _tar_members(source: Path) -> Iterator[tuple[str, bytes]]:
     guard = _Guard(source)
-    with tarfile.open(source, "r:*") as archive:
+    with open(source, "rb") as file:
+        start = file.read(6)
+    opened = next((o for magic, o in OPENERS.items() if start.startswith(magic)), open)
+    with (
+        opened(source, "rb") as stream,
+        tarfile.open(fileobj=_Bounded(stream), mode="r:") as archive,
+    ):
         for member in archive:
             if member.isdir():
                 guard(member.name, 0)
@@ -162,8 +180,20 @@ def _tar_members(source: Path) -> Iterator[tuple[str, bytes]]:
                 raise UserError(f"{source}: member {member.name!r} is a link or device, no file")
             guard(member.name, member.size)
             if AUDIO_MEMBER.search(member.name) or TEXT_MEMBER.search(member.name):
-                yield member.name, archive.extractfile(member).read()
+                yield member.name, archive.extractfile(member).read(member.size)
             archive.members = []  # tarfile would remember every member
+
+
+class _Bounded:
+    """A stream that refuses large reads: tarfile reads long names whole before they are seen."""
+
+    def __init__(self, stream):
+        self._stream, self.seek, self.tell = stream, stream.seek, stream.tell
+
+    def read(self, size: int = -1) -> bytes:
+        if not 0 <= size <= MAX_MEMBER_BYTES + tarfile.BLOCKSIZE:
+            raise tarfile.ReadError("a header that is larger than any file of AN4")
+        return self._stream.read(size)
 
 
 def _zip_members(source: Path) -> Iterator[tuple[str, bytes]]:
@@ -174,7 +204,11 @@ def _zip_members(source: Path) -> Iterator[tuple[str, bytes]]:
             if (member.external_attr >> 28) == 0xA:  # the file type bits of a symbolic link
                 raise UserError(f"{source}: member {member.filename!r} is a link, no file")
             if AUDIO_MEMBER.search(member.filename) or TEXT_MEMBER.search(member.filename):
-                yield member.filename, archive.read(member)
+                with archive.open(member) as file:
+                    data = file.read(member.file_size + 1)
+                if len(data) > member.file_size:
+                    raise zipfile.BadZipFile(f"{member.filename} is larger than it says")
+                yield member.filename, data
 
 
 def _folder_members(source: Path) -> Iterator[tuple[str, bytes]]:
@@ -226,21 +260,23 @@ def _transcripts(data: bytes, where: str) -> dict[str, str]:
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
-        match = TRANSCRIPTION.match(line.strip())
-        if not match:
+        text, _, utterance = line[:MAX_LINE].strip().rpartition("(")
+        if not UTTERANCE_ID.fullmatch(utterance):
             raise UserError(f"{where}: line {number}: expected `TEXT (id)`, found {line[:60]!r}")
-        texts[match.group(2)] = " ".join(match.group(1).split())
+        words = [word for word in text.split() if word not in ("<s>", "</s>")]
+        texts[utterance[:-1]] = " ".join(words)
     return texts
 
 
 def _read_hashes(path: str | Path) -> dict[str, dict]:
     try:
         with open(path, encoding="utf-8", newline="") as file:
-            return {row["id"]: row for row in csv.DictReader(file, delimiter="\t")}
+            rows = csv.DictReader(file, delimiter="\t")
+            return {row["id"]: {key: row[key] for key in HASH_COLUMNS} for row in rows}
     except FileNotFoundError:
         raise UserError(f"{path}: no such table of PCM hashes") from None
-    except (KeyError, UnicodeDecodeError):
-        raise UserError(f"{path}: not a table with the columns id and pcm_sha256") from None
+    except (KeyError, ValueError, csv.Error):
+        raise UserError(f"{path}: not a table with the columns {', '.join(HASH_COLUMNS)}") from None
 
 
 def _check(expected, utterance: str, split: str, samples: np.ndarray, where: str) -> None:

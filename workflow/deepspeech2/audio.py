@@ -18,6 +18,10 @@ from deepspeech2.stage import UserError
 SAMPLE_RATE = 16000  # Hz
 MIN_SAMPLES = 161  # the spectrogram's reflection padding needs one more than half a window
 SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au", ".sph", ".w64")
+MAX_SECONDS = 3600
+MAX_VALUES = 1 << 29  # samples of all channels; 2 GiB as float32
+RATES = (1_000, 768_000)  # Hz
+CHUNK_LENGTH = r"^\s*(?:RIFF|RIFX|RF64|riff|data|FORM|SSND)\s*:\s*(\d+) \(should be (\d+)\)"
 UNKNOWN_LENGTH = 0x7FFFFF00  # a chunk this long was written by a streaming encoder, not cut
 
 
@@ -35,6 +39,12 @@ def read(path: str | Path) -> Audio:
             rate, channels = file.samplerate, file.channels
             dtype = "int16" if file.subtype in ("PCM_16", "PCM_S8", "PCM_U8") else "float32"
             declared = file.frames
+            if not RATES[0] <= rate <= RATES[1]:
+                raise UserError(f"{path}: a sample rate of {rate} Hz; replace the file")
+            if declared > MAX_SECONDS * rate or declared * channels > MAX_VALUES:
+                raise UserError(
+                    f"{path}: longer than {MAX_SECONDS} s by its header; split or replace the file"
+                )
             samples = file.read(dtype=dtype, always_2d=True)
             cut = len(samples) < declared or _is_cut(file.extra_info)
     except FileNotFoundError:
@@ -91,7 +101,7 @@ def to_float(samples: np.ndarray) -> np.ndarray:
 
 def _is_cut(extra_info: str) -> bool:
     """Whether libsndfile had to correct a chunk length downwards: `data : 9 (should be 5)`."""
-    for declared, actual in re.findall(r":\s*(\d+) \(should be (\d+)\)", extra_info):
+    for declared, actual in re.findall(CHUNK_LENGTH, extra_info, re.M):
         if int(actual) < int(declared) < UNKNOWN_LENGTH:
             return True
     return False

@@ -26,7 +26,10 @@ COUNTER = ".num_batches_tracked"  # BatchNorm's; inference does not use it
 
 
 def read(path: str) -> tuple[dict[str, np.ndarray], dict]:
-    """Weights by name and description {labels, spectrogram, architecture} of a checkpoint."""
+    """Weights by name and description {labels, spectrogram, architecture} of a checkpoint.
+
+    Names and shapes are checked, the numbers are as they are stored.
+    """
     try:
         with open(path, "rb") as file:
             magic = file.read(4)
@@ -36,7 +39,6 @@ def read(path: str) -> tuple[dict[str, np.ndarray], dict]:
         weights, description = _read_v3(path)
     else:
         weights, description = _read_safetensors(path)
-    _check(path, weights, description)
     return weights, description
 
 
@@ -44,37 +46,45 @@ def describe(path: str, labels_, spectrogram: dict[str, Any], model: dict[str, A
     """A checked description from the settings that a checkpoint carries."""
     labels.check(labels_, path)
     try:
+        bidirectional = _typed(model, "bidirectional", bool)
         found = Spectrogram(
-            int(spectrogram["sample_rate"]),
-            float(spectrogram["window_size"]),
-            float(spectrogram["window_stride"]),
-            str(spectrogram["window"]),
+            _typed(spectrogram, "sample_rate", int, SAMPLE_RATE, SAMPLE_RATE),
+            _typed(spectrogram, "window_size", float, 0.001, 1),
+            _typed(spectrogram, "window_stride", float, 0.001, 1),
+            _typed(spectrogram, "window", str),
         )
-        bidirectional = bool(model["bidirectional"])
         architecture = Architecture(
             found.bins,
             len(labels_),
-            str(model["rnn_type"]),
-            int(model["hidden_size"]),
-            int(model["hidden_layers"]),
+            _typed(model, "rnn_type", str),
+            _typed(model, "hidden_size", int, 1, 1 << 14),
+            _typed(model, "hidden_layers", int, 1, 64),
             bidirectional,
-            0 if bidirectional else int(model["lookahead_context"]),
+            0 if bidirectional else _typed(model, "lookahead_context", int, 1, 1000),
         )
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise UserError(f"{path}: lacks a setting or has a bad one ({error!r})") from None
-    if found.sample_rate != SAMPLE_RATE:
-        raise UserError(f"{path}: made for {found.sample_rate} Hz; only {SAMPLE_RATE} Hz is served")
-    if found.window not in WINDOWS or not 0 < found.hop <= found.n_fft:
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: lacks a setting or has a bad one ({error})") from None
+    if found.window not in WINDOWS or found.hop > found.n_fft:
         raise UserError(f"{path}: a spectrogram of unknown kind: {found}")
     if architecture.rnn_type not in GATES:
         raise UserError(f"{path}: recurrent layers of unknown kind {architecture.rnn_type!r}")
-    if not (0 < architecture.hidden_size <= 1 << 14 and 0 < architecture.hidden_layers <= 64):
-        raise UserError(f"{path}: an impossible size: {architecture}")
     return {
         "labels": labels_,
         "spectrogram": found._asdict(),
         "architecture": architecture._asdict(),
     }
+
+
+def _typed(settings: dict, name: str, kind: type, low=None, high=None):
+    """A setting of exactly this type and within these bounds; an int may stand for a float."""
+    value = settings[name]
+    if kind is float and type(value) is int and abs(value) < 1 << 53:
+        value = float(value)
+    if type(value) is not kind:
+        raise TypeError(f"{name} must be of type {kind.__name__}")
+    if low is not None and not low <= value <= high:
+        raise ValueError(f"{name} must be from {low} to {high}")
+    return value
 
 
 def _read_v3(path: str) -> tuple[dict[str, np.ndarray], dict]:
@@ -95,13 +105,14 @@ def _read_v3(path: str) -> tuple[dict[str, np.ndarray], dict]:
         # V3 tells the two kinds apart by the class of the settings; both leave these marks.
         model["bidirectional"] = "lookahead_context" not in model
         description = describe(path, settings["labels"], settings["spect_cfg"], model)
-        weights = {}
+        tensors = {}
         for name, tensor in content["state_dict"].items():
             if not isinstance(name, str) or not isinstance(tensor, inert_pickle.Tensor):
                 raise UserError(f"{path}: state_dict holds something that is no tensor: {name!r}")
             if not name.endswith(COUNTER):
-                weights[name] = checkpoint.read(tensor, name)
-    return weights, description
+                tensors[name] = tensor
+        _check_shapes(path, {name: t.shape for name, t in tensors.items()}, description)
+        return {name: checkpoint.read(t, name) for name, t in tensors.items()}, description
 
 
 def _read_safetensors(path: str) -> tuple[dict[str, np.ndarray], dict]:
@@ -112,28 +123,30 @@ def _read_safetensors(path: str) -> tuple[dict[str, np.ndarray], dict]:
         description = describe(
             path, metadata["labels"], metadata["spectrogram"], metadata["architecture"]
         )
+        _check_shapes(path, {name: w.shape for name, w in weights.items()}, description)
     except safetensors.SafetensorError as error:
         raise UserError(
             f"{path}: neither a torch checkpoint nor safetensors, or cut short ({error})"
         ) from None
     except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: no DeepSpeech2 description in its metadata ({error!r})") from None
+        raise UserError(
+            f"{path}: no DeepSpeech2 description in its metadata ({error!r:.200})"
+        ) from None
     return weights, description
 
 
-def _check(path: str, weights: dict[str, np.ndarray], description: dict) -> None:
+def _check_shapes(path: str, found: dict[str, tuple], description: dict) -> None:
+    """Every tensor that the settings imply is there with its shape, and no other."""
     shapes = Architecture(**description["architecture"]).shapes()
     for name, shape in shapes.items():
-        if name not in weights:
+        if name not in found:
             raise UserError(f"{path}: tensor {name} is missing")
-        if weights[name].shape != shape:
+        if tuple(found[name]) != shape:
             raise UserError(
-                f"{path}: tensor {name} has the shape {weights[name].shape}, its settings and "
-                f"{len(description['labels'])} labels imply {shape}"
+                f"{path}: tensor {name} has the shape {tuple(found[name])!s:.100}, its settings "
+                f"and {len(description['labels'])} labels imply {shape}"
             )
-        if not np.isfinite(weights[name]).all():
-            raise UserError(f"{path}: tensor {name} holds NaN or infinity")
-    unknown = sorted(set(weights) - set(shapes))
+    unknown = sorted(set(found) - set(shapes))
     if unknown:
         raise UserError(f"{path}: tensor {unknown[0]} belongs to no DeepSpeech2 network")
 
@@ -156,7 +169,11 @@ def main(argv=None) -> None:
             "fetch it again or correct the model's sha256"
         )
     dtype = np.float16 if args.half else np.float32
-    weights = {name: np.ascontiguousarray(w, dtype) for name, w in weights.items()}
+    with np.errstate(over="ignore"):  # what overflows is refused in the next lines
+        weights = {name: np.ascontiguousarray(w, dtype) for name, w in weights.items()}
+    for name, values in weights.items():
+        if not np.isfinite(values).all():
+            raise UserError(f"{args.checkpoint}: tensor {name} holds NaN or infinity")
     metadata = {METADATA_KEY: json.dumps(description, ensure_ascii=False)}
     with replacing(args.weights) as temporary:
         temporary.write_bytes(save(weights, metadata))

@@ -9,25 +9,17 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from deepspeech2 import backends, stage
-from deepspeech2.files import (
-    read_json,
-    remedy,
-    replacing_folder,
-    require_unaltered,
-    sha256,
-    write_json,
-)
+from deepspeech2 import backends, files, stage
 from deepspeech2.stage import UserError, log
 
 
 def require_artefact(folder: str | Path, index: str | Path, engine) -> dict:
     """The index of an artefact, after a check that it is whole and made for this engine."""
-    data = read_json(index)
+    data = files.read_json(index)
     if data["engine"] != engine._asdict():
-        raise UserError(f"{index}: made for other settings of the engine; {remedy(index)}")
+        raise UserError(f"{index}: made for other settings of the engine; {files.remedy(index)}")
     for name, expected in data["files"].items():
-        require_unaltered(Path(folder) / name, expected, index)
+        files.require_unaltered(Path(folder) / name, expected, index)
     return data
 
 
@@ -45,23 +37,25 @@ def main(argv=None) -> None:
 
     engine = backends.from_arguments(args)
     backend = backends.create(engine)
-    require_unaltered(args.source, read_json(args.source_index)["sha256"], args.source_index)
-    features = read_json(args.features)
+    files.require_unaltered(
+        args.source, files.read_json(args.source_index)["sha256"], args.source_index
+    )
+    features = files.read_json(args.features)
     shape = backends.Shape(args.batch_size, features["bins"], features["frames_max"])
-    with replacing_folder(args.artefact) as folder:
+    with files.replacing_folder(args.artefact) as folder:
         start = time.perf_counter()
         backend.compile(Path(args.source), shape, folder)
         seconds = time.perf_counter() - start
-        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        made = sorted(path for path in folder.rglob("*") if path.is_file())
         index = {
             "engine": engine._asdict(),
             "shape": shape._asdict(),
             "compile_seconds": round(seconds, 3),
-            "bytes": sum(path.stat().st_size for path in files),
+            "bytes": sum(path.stat().st_size for path in made),
             "versions": backend.versions(),
-            "files": {path.relative_to(folder).as_posix(): sha256(path) for path in files},
+            "files": {path.relative_to(folder).as_posix(): files.sha256(path) for path in made},
         }
-    write_json(args.index, index)
+    files.write_json(args.index, index)
     log.info("compiled for %s in %.2f s", shape, seconds)
 
 

@@ -6,6 +6,8 @@ Every failure is one line with the key, the value and the rule that it breaks.
 from __future__ import annotations
 
 import copy
+import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -17,9 +19,12 @@ from deepspeech2.backends import BACKENDS
 from deepspeech2.stage import UserError
 
 RESERVED = {
-    "datasets": {"datasets", "models", "logs", "benchmarks"},  # folders of results/
+    # What stands in results/ and in results/{dataset}/{model}/.
+    "datasets": set(
+        "datasets models logs benchmarks README.md table.tsv table.md table.html".split()
+    ),
     "models": set(),
-    "engines": {"eager", "features"},  # folders of results/{dataset}/{model}/
+    "engines": {"eager", "features", "features.json"},
 }
 
 
@@ -44,6 +49,12 @@ def complete(config: dict[str, Any], schema_path: str | Path) -> dict[str, Any]:
             )
     _check_sources(config)
     for name in config["run"]["engines"]:
+        try:
+            json.dumps(config["engines"][name]["options"], allow_nan=False, sort_keys=True)
+        except (TypeError, ValueError) as error:
+            raise UserError(
+                f"config: engines.{name}.options: no plain settings ({error})"
+            ) from None
         backend = config["engines"][name]["backend"]
         if backend not in BACKENDS:
             raise UserError(
@@ -64,7 +75,14 @@ def _with_defaults(validator_class):
                     instance.setdefault(name, copy.deepcopy(subschema["default"]))
         yield from check_properties(validator, properties, instance, schema)
 
-    return jsonschema.validators.extend(validator_class, {"properties": fill})
+    # JSON Schema takes 4.0 for an integer, and YAML has infinity: neither is meant here.
+    types = validator_class.TYPE_CHECKER.redefine_many(
+        {
+            "integer": lambda _, value: type(value) is int,
+            "number": lambda _, value: type(value) in (int, float) and math.isfinite(value),
+        }
+    )
+    return jsonschema.validators.extend(validator_class, {"properties": fill}, type_checker=types)
 
 
 def _explain(error: jsonschema.ValidationError) -> str:
@@ -99,6 +117,11 @@ def is_address(place: str) -> bool:
 def _check_sources(config: dict[str, Any]) -> None:
     """Expand the home folder in the selected local sources, and see that they are there."""
     places = [(f"datasets.{n}", config["datasets"][n], "path") for n in config["run"]["datasets"]]
+    places += [
+        (f"datasets.{n}", config["datasets"][n], key)
+        for n in config["run"]["datasets"]
+        for key in ("labels", "pcm_sha256", "published")
+    ]
     places += [(f"models.{n}", config["models"][n], "checkpoint") for n in config["run"]["models"]]
     for name, entry, key in places:
         if entry[key] and not is_address(entry[key]):

@@ -2,19 +2,23 @@
 
 A broken download is kept as `<output>.part` and resumed, from the same mirror and only where the
 server confirms that the file has not changed. Every mirror is tried several times before the next;
-if all fail, all are named. A file fetched once under `--trust` must have the same SHA-256 later.
+if all fail, all are named. An answer that is no archive and no checkpoint is no answer. A file
+fetched once under `--trust` must have the same SHA-256 later.
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
 import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import requests
+import urllib3
 
 from deepspeech2 import stage
-from deepspeech2.files import read_json, replacing, sha256, write_json
+from deepspeech2.files import replacing, sha256, write_json
 from deepspeech2.stage import UserError, log
 
 ATTEMPTS = 3  # of each mirror
@@ -22,9 +26,28 @@ PAUSE = 1.0  # seconds before the second attempt; doubles
 TIMEOUT = (10, 60)  # seconds to connect, seconds without a byte
 MAX_BYTES = 8 << 30
 CHUNK = 1 << 16  # bytes; at most so many are lost when a connection breaks
+ARCHIVE_STARTS = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"PK\x03\x04")  # gzip, bzip2, xz, zip
+FAILURES = (requests.RequestException, urllib3.exceptions.HTTPError, ValueError)
 
 
-def fetch(urls: list[str], output: Path) -> str:
+def is_archive(path: Path) -> bool:
+    """Whether a file begins like a tar, compressed or not, or like a zip."""
+    with open(path, "rb") as file:
+        start = file.read(512)
+    return start.startswith(ARCHIVE_STARTS) or start[257:262] == b"ustar"
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether a file begins like a torch checkpoint (zip) or like safetensors."""
+    with open(path, "rb") as file:
+        start = file.read(9)
+    return start.startswith(b"PK\x03\x04") or start[8:9] == b"{"
+
+
+KINDS = {"archive": is_archive, "checkpoint": is_checkpoint}
+
+
+def fetch(urls: list[str], output: Path, kind: str = "archive") -> str:
     """Download to `output` and return the mirror that served it."""
     failures = []
     for url in urls:
@@ -35,13 +58,13 @@ def fetch(urls: list[str], output: Path) -> str:
             if attempt:
                 time.sleep(PAUSE * 2 ** (attempt - 1))
             try:
-                _download(url, output)
+                _download(url, output, kind)
                 return url
-            except (requests.RequestException, _Incomplete) as error:
+            except (*FAILURES, _Incomplete, _Refused) as error:
                 reason = _reason(error)
                 log.info("%s: attempt %d of %d: %s", url, attempt + 1, ATTEMPTS, reason)
-                response = getattr(error, "response", None)
-                if response is not None and 400 <= response.status_code < 500:
+                status = getattr(getattr(error, "response", None), "status_code", 0)
+                if isinstance(error, _Refused) or 400 <= status < 500:
                     break  # the server's answer is final
         failures.append(f"{url} ({reason})")
     raise UserError(
@@ -51,56 +74,76 @@ def fetch(urls: list[str], output: Path) -> str:
 
 
 class _Incomplete(Exception):
-    """The connection ended before the file did."""
+    """The connection ended before the file did, or what came does not fit what is there."""
+
+
+class _Refused(Exception):
+    """The mirror serves something else."""
 
 
 def _reason(error: Exception) -> str:
     response = getattr(error, "response", None)
     if response is not None:
         return f"HTTP status {response.status_code}"
-    if isinstance(error, requests.Timeout):
+    if isinstance(error, (requests.Timeout, urllib3.exceptions.TimeoutError)):
         return "timed out"
-    if isinstance(error, requests.ConnectionError):
+    if isinstance(error, (requests.ConnectionError, urllib3.exceptions.HTTPError)):
         return "no connection"
-    return str(error)
+    return str(error)[:200]
 
 
-def _download(url: str, output: Path) -> None:
+def _partial(url: str, part: Path, state: Path) -> dict[str, str]:
+    """Request headers that resume a partial download, or none where that is not possible."""
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+        known = json.loads(state.read_text(encoding="utf-8"))
+        if known["url"] == url and isinstance(known["validator"], str) and part.stat().st_size:
+            return {"Range": f"bytes={part.stat().st_size}-", "If-Range": known["validator"]}
+    return {}
+
+
+def _download(url: str, output: Path, kind: str) -> None:
     part = output.with_name(f"{output.name}.part")
     state = output.with_name(f"{output.name}.part.json")
     output.parent.mkdir(parents=True, exist_ok=True)
-    headers, have = {"Accept-Encoding": "identity"}, 0
-    if part.exists() and state.exists():
-        known = read_json(state)
-        if known["url"] == url and known["validator"]:
-            have = part.stat().st_size
-            headers.update({"Range": f"bytes={have}-", "If-Range": known["validator"]})
+    headers = {"Accept-Encoding": "identity", **_partial(url, part, state)}
     with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
         if response.status_code == 416:  # nothing is left to fetch, or the file changed
-            part.unlink()
+            part.unlink(missing_ok=True)
             raise _Incomplete("the partial download did not fit; starting over")
         response.raise_for_status()
-        resumed = have and response.status_code == 206
-        if not resumed:
-            have = 0
-        length = response.headers.get("Content-Length")
-        total = have + int(length) if length and length.isdecimal() else None
+        have = 0
+        if response.status_code == 206:
+            have = part.stat().st_size if "Range" in headers else -1
+            if not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
+                part.unlink(missing_ok=True)
+                raise _Incomplete("the server sent another part than was asked for")
+        else:
+            part.unlink(missing_ok=True)  # before its new state is written
+        length = response.headers.get("Content-Length", "")
+        total = have + int(length) if length.isdecimal() and len(length) < 16 else None
         etag = response.headers.get("ETag", "")
         # A weak tag does not promise equal bytes, so it cannot resume a download.
         validator = etag if etag.startswith('"') else response.headers.get("Last-Modified")
         write_json(state, {"url": url, "validator": validator})
         bar = stage.progress(None, total, output.name, "B")
-        with open(part, "ab" if resumed else "wb") as file, bar:
+        with open(part, "ab") as file, bar:
             bar.unit_scale = True
             bar.update(have)
-            for chunk in response.iter_content(CHUNK):
+            # Raw bytes: some servers declare an archive's own compression as the transfer's.
+            for chunk in response.raw.stream(CHUNK, decode_content=False):
                 file.write(chunk)
                 have += len(chunk)
                 bar.update(len(chunk))
                 if have > MAX_BYTES:
-                    raise UserError(f"{url}: sends more than {MAX_BYTES} bytes")
+                    break
+    if have > MAX_BYTES or (total is not None and have > total):
+        part.unlink()
+        raise _Refused(f"sends more than {min(MAX_BYTES, total or MAX_BYTES)} bytes")
     if total is not None and have != total:
         raise _Incomplete(f"the connection ended after {have} of {total} bytes")
+    if not KINDS[kind](part):
+        part.unlink()
+        raise _Refused(f"serves something that is no {kind}")
     part.replace(output)
     state.unlink()
 
@@ -109,7 +152,7 @@ def require_trusted(path: Path, trust: Path) -> str:
     """Record the file's SHA-256 at its first sight; refuse a file with another one later."""
     digest = sha256(path)
     if trust.exists():
-        known = trust.read_text(encoding="ascii").strip()
+        known = trust.read_text(encoding="utf-8", errors="replace").strip()
         if known != digest:
             raise UserError(
                 f"{path}: its SHA-256 is {digest}, but the first download's was {known}; if the "
@@ -125,11 +168,12 @@ def main(argv=None) -> None:
     """Command line: see `--help`."""
     parser = stage.parser(__doc__)
     parser.add_argument("--urls", nargs="+", required=True, help="mirrors, the preferred one first")
+    parser.add_argument("--kind", choices=KINDS, default="archive", help="what it must be")
     parser.add_argument("--trust", type=Path, help="file that keeps the first download's SHA-256")
     parser.add_argument("--output", type=Path, required=True, help="file to write")
     args = stage.parse(parser, argv)
 
-    url = fetch(args.urls, args.output)
+    url = fetch(args.urls, args.output, args.kind)
     if args.trust:
         try:
             log.info("SHA-256 %s", require_trusted(args.output, args.trust))

@@ -10,6 +10,7 @@ are objects of omegaconf and of its own package, load without those packages, an
 from __future__ import annotations
 
 import collections
+import math
 import pickle
 import zipfile
 from pathlib import Path
@@ -19,7 +20,8 @@ import numpy as np
 
 from deepspeech2.stage import UserError
 
-MAX_PICKLE_BYTES = 64 << 20  # the settings and names of a V3 checkpoint take about 20 kB
+MAX_PICKLE_BYTES = 4 << 20  # the settings and names of a V3 checkpoint take about 20 kB
+MAX_NODES = 100_000  # of the settings, counted as often as they are referred to
 STORAGES = {
     "FloatStorage": "<f4",
     "DoubleStorage": "<f8",
@@ -51,11 +53,9 @@ class Inert:
         self.state = state
 
     def append(self, item):
-        """The pickle adds an item to a list of unknown class."""
         self.items.append(item)
 
     def extend(self, items):
-        """The pickle adds items to a list of unknown class."""
         self.items.extend(items)
 
     def __setitem__(self, key, value):
@@ -102,15 +102,53 @@ def _tensor(storage, offset, shape, strides, *_):
     return Tensor(storage, offset, tuple(shape), tuple(strides))
 
 
+def _ordered(*pairs):
+    if pairs:  # torch writes them empty and fills them item by item
+        raise pickle.UnpicklingError("an OrderedDict that is not empty at first")
+    return collections.OrderedDict()
+
+
 BUILDERS = {
-    ("collections", "OrderedDict"): _Builder(lambda *args: collections.OrderedDict(*args)),
+    ("collections", "OrderedDict"): _Builder(_ordered),
     ("torch._utils", "_rebuild_tensor_v2"): _Builder(_tensor),
     ("torch._utils", "_rebuild_parameter"): _Builder(lambda tensor, *_: tensor),
 }
 
 
-class _Unpickler(pickle.Unpickler):
-    """Resolves no name outside the tables above."""
+class _Unpickler(pickle._Unpickler):
+    """Resolves no name outside the tables above.
+
+    The variant in Python, because in it a huge memo index costs nothing, and because keys can be
+    looked at: hashing a deeply nested tuple overflows the stack or takes forever.
+    """
+
+    dispatch = pickle._Unpickler.dispatch.copy()
+
+    def load_setitem(self):
+        _check_keys(self.stack[-2:-1])
+        super().load_setitem()
+
+    def load_setitems(self):
+        _check_keys(self.stack[::2])
+        super().load_setitems()
+
+    def load_dict(self):
+        _check_keys(self.stack[::2])
+        super().load_dict()
+
+    def load_additems(self):
+        _check_keys(self.stack)
+        super().load_additems()
+
+    def load_frozenset(self):
+        _check_keys(self.stack)
+        super().load_frozenset()
+
+    dispatch[pickle.SETITEM[0]] = load_setitem
+    dispatch[pickle.SETITEMS[0]] = load_setitems
+    dispatch[pickle.DICT[0]] = load_dict
+    dispatch[pickle.ADDITEMS[0]] = load_additems
+    dispatch[pickle.FROZENSET[0]] = load_frozenset
 
     def find_class(self, module, name):
         if (module, name) in BUILDERS:
@@ -128,6 +166,12 @@ class _Unpickler(pickle.Unpickler):
         return Storage(key, dtype)
 
 
+def _check_keys(keys) -> None:
+    for key in keys:
+        if not isinstance(key, (str, int, float, bytes, type, type(None))):
+            raise pickle.UnpicklingError("a dictionary with keys that are no names")
+
+
 class Checkpoint:
     """A torch checkpoint, opened; use as a context manager.
 
@@ -140,7 +184,7 @@ class Checkpoint:
             self._zip = zipfile.ZipFile(path)
         except FileNotFoundError:
             raise UserError(f"{path}: no such checkpoint") from None
-        except (zipfile.BadZipFile, OSError) as error:
+        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
             raise UserError(
                 f"{path}: not a torch checkpoint, or cut short ({error}); fetch it again"
             ) from None
@@ -166,7 +210,7 @@ class Checkpoint:
             with self._zip.open(names[0]) as file:
                 content = _Unpickler(file, encoding="utf-8").load()
         except Exception as error:  # a hostile pickle can provoke any exception in its reader
-            raise UserError(f"{self.path}: not a DeepSpeech2 checkpoint ({error})") from None
+            raise UserError(f"{self.path}: not a DeepSpeech2 checkpoint ({error!r})") from None
         return content, names[0].rpartition("/")[0]
 
     def read(self, tensor: Tensor, name: str) -> np.ndarray:
@@ -177,13 +221,13 @@ class Checkpoint:
             if info.compress_type != zipfile.ZIP_STORED:
                 raise UserError(f"{self.path}: tensor {name}: compressed, which torch never writes")
             data = self._zip.read(info)
-        except (KeyError, zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
-            raise UserError(f"{self.path}: tensor {name}: damaged record ({error})") from None
+        except (KeyError, zipfile.BadZipFile, EOFError, RuntimeError, OSError) as error:
+            raise UserError(f"{self.path}: tensor {name}: damaged record ({error!r})") from None
         bfloat16 = tensor.storage.dtype == "bfloat16"
         dtype = np.dtype("<u2" if bfloat16 else tensor.storage.dtype)
         numbers = np.frombuffer(data[: len(data) // dtype.itemsize * dtype.itemsize], dtype)
         last = tensor.offset + sum((n - 1) * s for n, s in zip(tensor.shape, tensor.strides))
-        if 0 not in tensor.shape and last >= len(numbers):
+        if last >= len(numbers) or math.prod(tensor.shape) > len(numbers):
             raise UserError(f"{self.path}: tensor {name}: cut short; fetch the checkpoint again")
         if bfloat16:
             numbers = (numbers.astype("<u4") << 16).view("<f4")
@@ -194,26 +238,34 @@ class Checkpoint:
         return np.ascontiguousarray(view).reshape(tensor.shape)
 
 
-def plain(value: Any, depth: int = 0) -> Any:
+def plain(value: Any) -> Any:
     """omegaconf's pickled containers and values as dicts, lists and plain values.
 
-    Members of an enumeration come as their value, classes as their dotted name.
+    Members of an enumeration come as their value, classes as their dotted name. Raises `UserError`
+    for settings that are nested too deeply or refer to each other too often.
     """
-    if depth > 32:
-        raise UserError("the checkpoint's settings are nested too deeply")
-    if isinstance(value, dict):
-        return {str(key): plain(item, depth + 1) for key, item in value.items()}
-    if isinstance(value, (list, tuple)) and not isinstance(value, (Tensor, Storage)):
-        return [plain(item, depth + 1) for item in value]
-    if isinstance(value, Inert):
-        state = value.state
-        if isinstance(state, tuple) and len(state) == 2 and isinstance(state[1], dict):
-            state = state[1]
-        if isinstance(state, dict):
-            for key in ("_content", "_val"):
-                if key in state:
-                    return plain(state[key], depth + 1)
-        return plain(value.args[0], depth + 1) if value.args else None
-    if isinstance(value, type) and issubclass(value, Inert):
-        return value.name
-    return value if isinstance(value, (bool, int, float, str)) else None
+    nodes = 0
+
+    def convert(value: Any, depth: int) -> Any:
+        nonlocal nodes
+        nodes += 1
+        if depth > 32 or nodes > MAX_NODES:
+            raise UserError("the checkpoint's settings are nested too deeply")
+        if isinstance(value, dict):
+            return {str(key): convert(item, depth + 1) for key, item in value.items()}
+        if isinstance(value, (list, tuple)) and not isinstance(value, (Tensor, Storage)):
+            return [convert(item, depth + 1) for item in value]
+        if isinstance(value, Inert):
+            state = value.state
+            if isinstance(state, tuple) and len(state) == 2 and isinstance(state[1], dict):
+                state = state[1]
+            if isinstance(state, dict):
+                for key in ("_content", "_val"):
+                    if key in state:
+                        return convert(state[key], depth + 1)
+            return convert(value.args[0], depth + 1) if value.args else None
+        if isinstance(value, type) and issubclass(value, Inert):
+            return value.name
+        return value if isinstance(value, (bool, int, float, str)) else None
+
+    return convert(value, 0)

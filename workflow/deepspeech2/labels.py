@@ -14,6 +14,8 @@ def check(labels, where: str) -> list[str]:
     """`labels` if they are two or more different single characters, else a `UserError`."""
     if not isinstance(labels, list) or not all(isinstance(x, str) and len(x) == 1 for x in labels):
         raise UserError(f"{where}: labels must be a list of single characters, the blank first")
+    if not all(label.isprintable() for label in labels):
+        raise UserError(f"{where}: labels must be printable characters")
     if len(set(labels)) != len(labels) or len(labels) < 2:
         raise UserError(f"{where}: labels must be two or more, each only once")
     return labels

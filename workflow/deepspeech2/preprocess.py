@@ -8,7 +8,6 @@ that memory does not grow with their number.
 
 from __future__ import annotations
 
-import itertools
 import os
 import shutil
 from concurrent.futures import ProcessPoolExecutor
@@ -17,16 +16,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from deepspeech2 import audio, labels, recordings, spectrogram, stage
+from deepspeech2 import audio, files, labels, recordings, spectrogram, stage
 from deepspeech2.architecture import Spectrogram
-from deepspeech2.files import (
-    read_json,
-    replacing_folder,
-    require_unaltered,
-    sha256,
-    sha256_bytes,
-    write_json,
-)
 from deepspeech2.stage import UserError, log
 
 
@@ -54,7 +45,7 @@ def inspect(job) -> Prepared:
     sample, settings = job
     for path, expected in ((sample.wav, sample.wav_sha256), (sample.txt, sample.txt_sha256)):
         if expected:
-            require_unaltered(path, expected, sample.index)
+            files.require_unaltered(path, expected, sample.index)
     text = recordings.read_text(sample.txt)
     if not text:
         raise UserError(f"{sample.txt}: the transcript is empty; write one, or remove its audio")
@@ -77,7 +68,7 @@ def write_features(job) -> str:
     (folder / "spect" / f"data{number}.bin").write_bytes(data)
     size = np.array([prepared.frames], np.int32).tobytes()
     (folder / "sizes" / f"data{number}.bin").write_bytes(size)
-    return sha256_bytes(data)
+    return files.sha256_bytes(data)
 
 
 def preprocess(settings: Settings, folder: Path, processes: int) -> dict:
@@ -90,7 +81,7 @@ def preprocess(settings: Settings, folder: Path, processes: int) -> dict:
         # No chunks: a worker's error then names the first bad utterance, whatever `processes` is.
         found = stage.progress(pool.map(inspect, jobs), len(samples), "inspect", "utterance")
         prepared = sorted(found, key=lambda p: (-p.frames, p.sample.id))
-        for first, second in itertools.pairwise(prepared):
+        for first, second in zip(prepared, prepared[1:]):
             if first.sample.id == second.sample.id:
                 raise UserError(
                     f"{settings.manifest}: two utterances have the id "
@@ -118,12 +109,13 @@ def preprocess(settings: Settings, folder: Path, processes: int) -> dict:
         for note in p.notes:
             log.info("%s: %s", p.sample.wav, note)
     return {
-        "manifest_sha256": sha256(settings.manifest),
+        "manifest": Path(settings.manifest).name,
+        "manifest_sha256": files.sha256(settings.manifest),
         "labels": settings.labels,
         "spectrogram": settings.spectrogram._asdict(),
         "bins": settings.spectrogram.bins,
         "frames_max": frames_max,
-        "files": {f"sizes/{name}": sha256(folder / "sizes" / name) for name in texts},
+        "files": {f"sizes/{name}": files.sha256(folder / "sizes" / name) for name in texts},
         "utterances": [
             {
                 "id": p.sample.id,
@@ -151,7 +143,7 @@ def _require_space(folder: Path, count: int, size: int, prepared: list[Prepared]
 
 def read_settings(args) -> Settings:
     """Settings from the command line; the dataset's labels must be the model's."""
-    model = read_json(args.model)
+    model = files.read_json(args.model)
     found = labels.check(model["labels"], args.model)
     expected = labels.read(args.labels)
     if found != expected:
@@ -176,9 +168,9 @@ def main(argv=None) -> None:
     args = stage.parse(parser, argv)
 
     settings = read_settings(args)
-    with replacing_folder(args.features) as folder:
+    with files.replacing_folder(args.features) as folder:
         index = preprocess(settings, folder, args.processes)
-    write_json(args.index, index)
+    files.write_json(args.index, index)
     log.info("%d utterances, padded to %d frames", len(index["utterances"]), index["frames_max"])
 
 

@@ -5,7 +5,8 @@
   to the table's folder;
 - manifest: a deepspeech.pytorch manifest (JSON with `root_path` and `samples`).
 
-An utterance's id is its path without suffix. Nothing outside the named folder is read.
+An utterance's id is its path without suffix. Nothing is read outside the folder, that of the table,
+or the manifest's root, which may be any.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ def read(layout: str, path: str | Path) -> list[Recording]:
     readers = {"folder": _folder, "tsv": _tsv, "manifest": _manifest}
     seen: dict[str, Recording] = {}
     for recording in readers[layout](Path(path)):
+        _check_id(recording.id, path)
         if recording.id in seen:
             raise UserError(
                 f"{path}: two recordings have the id {recording.id!r}: {seen[recording.id].path} "
@@ -65,7 +67,13 @@ def clean(text: str) -> str:
 def inside(root: Path, name: str, where: str | Path) -> Path:
     """`root / name`, refused where it leads outside `root`."""
     path = root / name
-    if root.resolve() not in path.resolve().parents:
+    try:
+        safe = root.resolve() in path.resolve().parents
+    except (ValueError, RuntimeError, OSError) as error:  # NUL bytes, loops of links
+        raise UserError(
+            f"{where}: {name!r} is no usable path ({error!r:.100}); rename it"
+        ) from None
+    if not safe:
         raise UserError(f"{where}: {name!r} leads outside {root}; move the file into the folder")
     return path
 
@@ -76,6 +84,8 @@ def _folder(root: Path) -> Iterator[Recording]:
     for path in sorted(root.rglob("*")):
         if path.suffix.lower() not in audio.SUFFIXES or path.name.startswith("."):
             continue
+        if not (path.is_file() or path.is_symlink()):
+            continue
         name = path.relative_to(root).as_posix()
         inside(root, name, root)
         text = inside(root, path.with_suffix(".txt").relative_to(root).as_posix(), root)
@@ -85,12 +95,13 @@ def _folder(root: Path) -> Iterator[Recording]:
 def _tsv(table: Path) -> Iterator[Recording]:
     try:
         with open(table, encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+            reader = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+            rows = [(reader.line_num, row) for row in reader]
     except FileNotFoundError:
         raise UserError(f"{table}: no such table") from None
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{table}: not a UTF-8 table with tabs ({error})") from None
-    for number, row in enumerate(rows, 2):
+    for number, row in rows:
         name, text = row.get("path"), row.get("transcript")
         if name is None or text is None:
             raise UserError(f"{table}: line {number}: needs the columns path and transcript")
@@ -144,7 +155,17 @@ def read_manifest(manifest: str | Path) -> list[Sample]:
         extra["index"] = str(manifest.parent / str(data.get("index", "")))
         paths = inside(root, wav, where), inside(root, txt, where)
         samples.append(Sample(values.get("id") or _id(paths[0], root), *paths, **extra))
+        _check_id(samples[-1].id, where)
     return samples
+
+
+def _check_id(name: str, where: str | Path) -> None:
+    """Refuse an id that is no plain relative path: corpora are written under these names."""
+    parts = name.split("/")
+    if any(part in ("", ".", "..") or len(part.encode(errors="replace")) > 200 for part in parts):
+        raise UserError(f"{where}: {name!r:.100} is no usable name of an utterance; rename it")
+    if not name.isprintable():
+        raise UserError(f"{where}: {name!r:.100} has unprintable characters; rename it")
 
 
 def _id(path: Path, root: Path) -> str:
@@ -158,10 +179,12 @@ def input_files(layout: str, path: str | Path) -> list[str]:
     """
     path = Path(path)
     if path.is_dir():
-        return sorted(str(file) for file in path.rglob("*") if file.is_file())
-    files = [path]
-    if layout == "tsv":
-        files += [recording.path for recording in _tsv(path)]
-    elif layout == "manifest":
-        files += [file for sample in read_manifest(path) for file in (sample.wav, sample.txt)]
-    return [str(file) for file in files if file.is_file()]
+        wanted = (*audio.SUFFIXES, ".txt") if layout == "folder" else ("",)
+        files = [file for file in path.rglob("*") if file.suffix.lower() in wanted or not wanted[0]]
+    else:
+        files = [path]
+        if layout == "tsv":
+            files += [recording.path for recording in _tsv(path)]
+        elif layout == "manifest":
+            files += [file for sample in read_manifest(path) for file in (sample.wav, sample.txt)]
+    return sorted(str(file) for file in files if file.is_file() and str(file).isprintable())

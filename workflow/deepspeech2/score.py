@@ -69,12 +69,12 @@ def read_transcripts(path: str | Path) -> dict[str, dict]:
     """Transcripts by utterance id, in the file's order."""
     found = {}
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = Path(path).read_text(encoding="utf-8").rstrip("\n").split("\n")
     except FileNotFoundError:
         raise UserError(f"{path}: no such transcripts") from None
     except UnicodeDecodeError:
         raise UserError(f"{path}: not UTF-8 text") from None
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(filter(None, lines), 1):
         try:
             entry = json.loads(line)
             found[entry["id"]] = {key: entry[key] for key in ("reference", "hypothesis")}

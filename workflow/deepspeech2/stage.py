@@ -12,22 +12,31 @@ import contextlib
 import logging
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures.process import BrokenProcessPool
 
 log = logging.getLogger("deepspeech2")
+MAX_MESSAGE = 1000  # characters
+OUT_OF_MEMORY = "out of memory; use a smaller batch size, fewer processes or shorter utterances"
 
 
 class UserError(Exception):
     """A failure that the user can mend. The text says what is wrong, where, and what to do."""
 
     def __str__(self) -> str:
-        return " ".join(super().__str__().split())
+        text = " ".join(super().__str__().split())
+        return text if len(text) <= MAX_MESSAGE else text[:MAX_MESSAGE] + "..."
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose complaints are one line, like every other failure of a stage."""
+
+    def error(self, message: str) -> None:
+        self.exit(2, f"error: {message}; see --help\n")
 
 
 def parser(doc: str) -> argparse.ArgumentParser:
     """An argument parser whose help is the module's docstring, with the options of every stage."""
-    parser = argparse.ArgumentParser(
-        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = _Parser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--log", metavar="FILE", help="write notes here instead of standard error")
     return parser
 
@@ -39,7 +48,9 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argpar
         log.removeHandler(handler)
         handler.close()
     if args.log:
-        handler = logging.FileHandler(args.log, mode="w", encoding="utf-8")
+        handler = logging.FileHandler(
+            args.log, mode="w", encoding="utf-8", errors="backslashreplace"
+        )
     else:
         handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
@@ -66,8 +77,12 @@ def run(main: Callable[[Sequence[str] | None], None]) -> None:
         # A full disk, a missing right, a vanished file: the system's words name them well.
         where = f"{error.filename}: " if error.filename else ""
         _fail(f"{where}{error.strerror or error}")
-    except MemoryError:
-        _fail("out of memory; use a smaller batch size or fewer processes")
+    except (MemoryError, BrokenProcessPool):
+        _fail(OUT_OF_MEMORY)
+    except RuntimeError as error:
+        if "memory" not in str(error):  # torch has no class of its own for it
+            raise
+        _fail(OUT_OF_MEMORY)
     except KeyboardInterrupt:
         _fail("interrupted; run again to continue", status=130)
 

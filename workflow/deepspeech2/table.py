@@ -8,6 +8,7 @@ match, whatever the engine.
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -24,7 +25,8 @@ COLUMNS = (
     "wer_low wer_high cer_low cer_high reasons end_to_end_utterances_per_s latency_mean_ms "
     "latency_std_ms latency_p95_ms spread padding_share fill_up_rows batches seconds threads "
     "other_load compile_seconds artefact_bytes peak_memory_bytes engine_settings cpu "
-    "versions checkpoint parameters checkpoint_sha256 dataset_sha256"
+    "versions checkpoint parameters checkpoint_sha256 manifest "
+    "dataset_sha256"
 ).split()
 # Columns of the Markdown and HTML tables, and what they are called there.
 SHOWN = {
@@ -104,7 +106,11 @@ def read_published(arguments: list[str]) -> tuple[dict[str, dict[int, dict]], li
     for argument in arguments:
         dataset, _, path = argument.partition("=")
         try:
-            frame = pd.read_csv(path, sep="\t", comment="#", index_col="batch_size")
+            frame = pd.read_csv(
+                path, sep="\t", comment="#", index_col="batch_size", na_values=["/"]
+            ).astype(float)
+            if not frame.index.is_unique:
+                raise ValueError("a batch size stands there twice")
         except FileNotFoundError:
             raise UserError(f"{path}: no such table of published figures") from None
         except (ValueError, KeyError) as error:
@@ -182,7 +188,8 @@ def markdown(rows: pd.DataFrame, remarks: Iterable[str] = ()) -> str:
 
 
 def _escape_markdown(text: str) -> str:
-    return html.escape(text, quote=False).replace("|", "\\|")
+    text = re.sub(r"([\\`*|\[\]])", r"\\\1", " ".join(text.split()))
+    return html.escape(text, quote=False)
 
 
 PAGE = """<!DOCTYPE html>

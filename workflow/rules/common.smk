@@ -37,8 +37,9 @@ wildcard_constraints:
 
 # Stages are command lines of the package. `.venv/bin/snakemake` runs without the environment being
 # activated, so its interpreter comes first on the path; not so under conda, which brings its own.
+# Modules that happen to lie in the working folder are not to be imported.
 shell.prefix(
-    f"export PYTHONPATH={shlex.quote(str(Path(workflow.basedir) / 'workflow'))}; "
+    f"export PYTHONSAFEPATH=1 PYTHONPATH={shlex.quote(str(Path(workflow.basedir) / 'workflow'))}; "
     + (
         ""
         if workflow.deployment_settings.deployment_method
@@ -100,7 +101,7 @@ def corpus_files(wildcards):
         return [corpus_source(wildcards)]
     try:
         return input_files(dataset["layout"], dataset["path"])
-    except UserError:
+    except (UserError, OSError, ValueError):
         return [dataset["path"]]  # the stage says what is wrong with it
 
 
@@ -171,9 +172,13 @@ def rows():
 
 
 def published():
-    """DATASET=TABLE of every selected dataset with published figures."""
-    tables = {name: DATASETS[name]["published"] for name in RUN["datasets"]}
-    return {name: path for name, path in tables.items() if path}
+    """Tables of published figures of the selected datasets. AN4's are of its test split."""
+    tables = {name: DATASETS[name] for name in RUN["datasets"]}
+    return {
+        name: dataset["published"]
+        for name, dataset in tables.items()
+        if dataset["published"] and (dataset["layout"] != "an4" or dataset["split"] == "test")
+    }
 
 
 def intermediates():

@@ -42,7 +42,7 @@ rule corpus:
         hashes=lambda wildcards: option("--pcm-sha256", DATASETS[wildcards.dataset]["pcm_sha256"]),
     shell:
         "python -m deepspeech2.corpus --log {log:q} --layout {params.layout} "
-        "--source {params.source:q} {params.hashes} --text-case {params.text_case} "
+        "--source={params.source:q} {params.hashes} --text-case {params.text_case} "
         "--labels {input.labels:q} --corpus {output.corpus:q} --index {output.index:q} "
         "--labels-out {output.labels:q}"
 

@@ -16,7 +16,7 @@ rule fetch_checkpoint:
         url=lambda wildcards: MODELS[wildcards.model]["checkpoint"],
         trust="results/models/{model}/trusted.sha256",
     shell:
-        "python -m deepspeech2.fetch --log {log:q} --urls {params.url:q} "
+        "python -m deepspeech2.fetch --log {log:q} --urls {params.url:q} --kind checkpoint "
         "--trust {params.trust:q} --output {output:q}"
 
 
@@ -36,7 +36,7 @@ rule checkpoint:
     params:
         sha256=lambda wildcards: option("--sha256", MODELS[wildcards.model]["sha256"]),
     shell:
-        "python -m deepspeech2.checkpoint --log {log:q} --checkpoint {input.checkpoint:q} "
+        "python -m deepspeech2.checkpoint --log {log:q} --checkpoint={input.checkpoint:q} "
         "{params.sha256} --weights {output.weights:q} --model {output.model:q}"
 
 

@@ -49,16 +49,23 @@ def test_lint_is_clean(project):
     assert "good condition" in snakemake(project, "--lint").stderr
 
 
-def test_modules_in_the_working_folder_are_not_imported(project):
-    options = configure(project)
-    for name in ("numpy", "json", "soundfile"):
-        (project / f"{name}.py").write_text(f"open({str(project / 'proof')!r}, 'w')")
-    (project / "deepspeech2").mkdir()
-    (project / "deepspeech2/__init__.py").write_text(f"open({str(project / 'proof')!r}, 'w')")
-    command = [Path(sys.executable).parent / "snakemake", *options, "--", "datasets"]
-    result = subprocess.run(list(map(str, command)), cwd=project, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    assert not (project / "proof").exists()
+def test_modules_in_the_working_folder_are_not_imported(project, tmp_path):
+    """The folder may be somebody else's data: the workflow is started there with -s."""
+    data = tmp_path / "data"
+    configure(data)
+    content = yaml.safe_load((data / "own.yaml").read_text())
+    content["datasets"]["own"]["labels"] = str(project / "resources/labels.json")
+    content["engines"] = {"cpu-fp32": {"backend": "torchscript"}}
+    (data / "own.yaml").write_text(yaml.safe_dump(content))
+    trap = f"open({str(tmp_path / 'proof')!r}, 'w')"
+    for name in ("numpy", "json", "soundfile", "deepspeech2"):
+        (data / f"{name}.py").write_text(trap)
+    command = [Path(sys.executable).parent / "snakemake", "-s", project / "Snakefile"]
+    command += ["--cores", "1", "--configfile", "own.yaml", "--", "datasets"]
+    result = subprocess.run(list(map(str, command)), cwd=data, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert (data / "results/datasets/own/corpus.json").exists()
+    assert not (tmp_path / "proof").exists()
 
 
 def configure(project, dataset=None, model=None, **more):

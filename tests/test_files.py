@@ -130,7 +130,13 @@ def test_the_error_is_also_the_last_line_of_the_log(tmp_path):
 def test_interruption_is_one_line(tmp_path):
     code = "from deepspeech2 import stage\nimport time\ndef main(argv):\n" \
            "    print('ready', flush=True)\n    time.sleep(60)\nstage.run(main)"  # fmt: skip
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    pipes = {
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+        "text": True,
+        # Programs that a shell started in the background ignore the signal.
+        "preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    }
     with subprocess.Popen([sys.executable, "-c", code], **pipes) as process:
         process.stdout.readline()
         time.sleep(0.2)

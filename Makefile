@@ -15,7 +15,7 @@ all: $(VENV)/.installed
 	@echo "The table is in $(CURDIR)/results as table.tsv, table.md and table.html."
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # librosa compiles some of its functions when it is first used, which takes a quarter of a minute:
 # that belongs to the installation, not to the first run.

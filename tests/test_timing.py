@@ -1,5 +1,9 @@
 """The timing loop, its figures and its verdicts, with a clock that the test holds."""
 
+import subprocess
+import sys
+import time
+
 import numpy as np
 import pytest
 from deepspeech2 import machine, timing
@@ -153,25 +157,26 @@ def test_a_fake_is_never_valid():
 
 
 def test_load_of_other_processes_is_seen():
-    import subprocess
-    import sys
-    import time
-
     spin = "import time; end = time.time() + 1.5\nwhile time.time() < end: pass"
-    quiet = machine.OtherLoad()
-    end = time.perf_counter() + 0.5
-    while time.perf_counter() < end:  # our own work is not other load
-        pass
-    own = quiet.share()
-    other = subprocess.Popen([sys.executable, "-c", spin])
-    time.sleep(0.3)
+    with subprocess.Popen([sys.executable, "-c", spin]):
+        time.sleep(0.3)
+        load = machine.OtherLoad()
+        time.sleep(0.8)
+        assert load.share() > 0.5 / machine.psutil.cpu_count()
+
+
+def test_own_work_is_no_other_load(monkeypatch):
+    """Two cores, ten seconds: 12 busy core seconds, 9 of them our own, leave 3 of 20."""
+    now = {"clock": 0.0, "busy": 100.0, "own": 50.0}
+    monkeypatch.setattr(machine.time, "perf_counter", lambda: now["clock"])
+    monkeypatch.setattr(machine.psutil, "cpu_count", lambda: 2)
+    monkeypatch.setattr(machine, "_busy_seconds", lambda: now["busy"])
+    monkeypatch.setattr(machine.OtherLoad, "_own_seconds", lambda _: now["own"])
     load = machine.OtherLoad()
-    time.sleep(0.8)
-    busy = load.share()
-    other.wait()
-    one_core = 1 / machine.psutil.cpu_count()
-    assert busy > 0.5 * one_core
-    assert own < busy or own < 0.5 * one_core  # one busy core of our own does not count
+    now.update(clock=10.0, busy=112.0, own=59.0)
+    assert load.share() == pytest.approx(0.15)
+    now.update(busy=105.0)  # clocks tick apart
+    assert load.share() == 0
 
 
 def test_peak_memory_is_in_bytes():

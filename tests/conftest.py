@@ -10,6 +10,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
 sys.path.insert(0, str(ROOT / "workflow"))
+# Two workers share the cores: threads that wait for others must not spin meanwhile.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ["PYTHONPATH"] = str(ROOT / "workflow")  # for the stages that tests start as programs
 
 

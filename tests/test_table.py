@@ -91,6 +91,12 @@ def test_rows_of_different_thread_counts_are_marked(tmp_path):
 def test_invalid_rows_say_why(tmp_path):
     assert build(tmp_path, [write_row(tmp_path, "d/m/e/bs8", "INVALID")]).returncode == 0
     assert "d/m/e at batch size 8: spread 30% above 20%" in (tmp_path / "table.md").read_text()
+    timing = json.loads((tmp_path / "d/m/e/bs8/timing.json").read_text())
+    for reason, shown in (("1 of 5 warm-up batches", False), ("spread 30% above 20%", True)):
+        timing.update(verdict="QUICK", reasons=[reason])
+        (tmp_path / "d/m/e/bs8/timing.json").write_text(json.dumps(timing))
+        assert build(tmp_path, ["d/m/e/bs8"]).returncode == 0
+        assert (f"batch size 8: {reason}" in (tmp_path / "table.md").read_text()) == shown
     assert read(tmp_path)[0]["reasons"] == "spread 30% above 20%"
 
 

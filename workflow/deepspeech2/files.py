@@ -58,7 +58,7 @@ def sha256(path: str | Path) -> str:
 
 
 def sha256_bytes(data: bytes) -> str:
-    """Hex SHA-256 of a string of bytes."""
+    """Hex SHA-256 of bytes."""
     return hashlib.sha256(data).hexdigest()
 
 

@@ -18,7 +18,6 @@ class OtherLoad:
         self.start()
 
     def start(self) -> None:
-        """Begin to count."""
         self._wall, self._busy = time.perf_counter(), _busy_seconds()
         self._own = self._own_seconds()
 

@@ -72,7 +72,6 @@ class DeepSpeech2(nn.Module):
         self.fc = nn.ModuleList([Holder(module=nn.Sequential(*head))])
 
     def forward(self, spectrograms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """See the class."""
         lengths = torch.div(lengths - 1, 2, rounding_mode="floor") + 1
         x = spectrograms
         keep = None

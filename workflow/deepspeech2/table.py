@@ -167,9 +167,10 @@ def notes(rows: pd.DataFrame, remarks: Iterable[str]) -> list[str]:
         lines.append(f"Measured on {cpu} with {threads} threads; {versions}.")
     if (rows["verdict"] == "QUICK").any():
         lines.append("QUICK: timed with reduced settings; the speed is a rough figure.")
-    for row in rows[rows["verdict"] == "INVALID"].itertuples():
+    disturbed = (rows["verdict"] == "QUICK") & rows["reasons"].str.contains("above", na=False)
+    for row in rows[(rows["verdict"] == "INVALID") | disturbed].itertuples():
         where = f"{row.dataset}/{row.model}/{row.engine} at batch size {row.batch_size}"
-        lines.append(f"INVALID: {where}: {row.reasons}.")
+        lines.append(f"{row.verdict}: {where}: {row.reasons}.")
     if (rows["verdict"] == "FAKE").any():
         lines.append("FAKE: computed by a stand-in for a device; no figure of these rows is real.")
     lines.append(

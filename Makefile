@@ -12,18 +12,18 @@ all: $(VENV)/.installed
 	$(BIN)/snakemake --quiet rules
 	@cat results/table.md
 	@echo
-	@echo "The table is in $(CURDIR)/results as table.tsv, table.md and table.html."
+	@echo "The report is $(CURDIR)/results/report.html, with the table beside it as table.tsv, .md and .html."
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-# librosa compiles some of its functions when it is first used, which takes a quarter of a minute:
-# that belongs to the installation, not to the first run.
+# librosa compiles some of its functions when it is first used, matplotlib looks for fonts: that
+# takes a quarter of a minute and belongs to the installation, not to the first run.
 $(VENV)/.installed: envs/requirements.txt envs/constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed; name one: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -r envs/requirements.txt -c envs/constraints.txt
-	$(BIN)/python -c 'import librosa; librosa.stft'
+	$(BIN)/python -c 'import librosa, matplotlib.font_manager; librosa.stft'
 	touch $@
 
 clean:

@@ -16,13 +16,18 @@ include: "workflow/rules/model.smk"
 include: "workflow/rules/features.smk"
 include: "workflow/rules/inference.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/compare.smk"
 
 
-# The table, and every cached file behind it, so that one that was deleted is made again.
+# The table and the report, and every cached file behind them, so that one that was deleted is
+# made again.
 rule all:
     default_target: True
     input:
         multiext("results/table", ".tsv", ".md", ".html"),
+        "results/report.html",
+        rules.figures.output,
+        rules.tables.output,
         intermediates(),
 
 
@@ -30,6 +35,12 @@ rule all:
 rule datasets:
     input:
         manifests(),
+
+
+# The posteriors as text files, as the guide's dumpout has them.
+rule dumpout:
+    input:
+        expand("results/{row}/dumpout", row=rows()),
 
 
 # Features in ModelZoo's layout.

@@ -1,4 +1,4 @@
-"""Small real inputs for tests: recordings, checkpoints, programs run as a user would."""
+"""Small real inputs for tests: recordings, checkpoints, results, programs run as a user would."""
 
 import json
 import subprocess
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
+from deepspeech2 import record
 from deepspeech2.architecture import Architecture, Spectrogram
 from deepspeech2.checkpoint import METADATA_KEY
 from safetensors.numpy import save_file
@@ -84,6 +85,126 @@ def v3_content(architecture=TINY):
             "model_cfg": model,
         },
     }
+
+
+def latencies(p99=None):
+    """Milliseconds of a timing file."""
+    return {"mean": 10.0, "std": 1.0, "p50": 9.87654, "p90": 11.0, "p95": 12.0, "p99": p99}
+
+
+def timing_content(**changes):
+    """What the timing stage writes."""
+    return {
+        "verdict": "VALID",
+        "reasons": [],
+        "disturbed": [],
+        "scenario": "offline",
+        "batches": 130,
+        "utterances": 130,
+        "seconds": 10.25,
+        "utterances_per_s": 14.39951,
+        "rtfx": 39.5,
+        "end_to_end_utterances_per_s": 14.3,
+        "latency_ms": latencies(),
+        "end_to_end_latency_ms": latencies(),
+        "batch_ms": [9.5, 10.5],
+        "spread": 0.0271,
+        "phase_seconds": {"assemble": 0.25, "upload": 0.5, "forward": 10.25, "download": 0.125},
+        "padding_share": 0.6,
+        "padding_shares": {"longest": 0.6, "batch": 0.1234567},
+        "batch_size": 1,
+        "fill_up_rows": 0,
+        "load_before": 0.0123,
+        "other_load": 0.0456,
+        "governor": "performance",
+        "compile_seconds": 0.5,
+        "artefact_bytes": 22353289,
+        "peak_memory_bytes": 521973760,
+        "peak_device_memory_bytes": None,
+        "settings": {"warmup_batches": 5, "governors": ["performance"]},
+        "engine": {"backend": "torchscript", "options": {}},
+        "environment": {
+            "cpu": "A CPU",
+            "cores": 4,
+            "threads": 2,
+            "memory_bytes": 8 << 30,
+            "system": "Linux",
+            "python": "3.11.7",
+            "governor": "performance",
+            "libraries": {"numpy": "2.3.4"},
+            "git_revision": "f" * 40 + "+changes",
+            "driver": None,
+        },
+        "versions": {"torch": "2.13.0"},
+        "code_sha256": "4" * 64,
+        "checkpoint": "a.ckpt",
+        "checkpoint_sha256": "0123456789abcdef" * 4,
+        "parameters": 5580832,
+        "manifest": "an4_test_manifest.json",
+        "dataset_sha256": "2" * 64,
+        "started": "2026-01-01T00:00:00+00:00",
+        "ended": "2026-01-01T00:00:10+00:00",
+        **changes,
+    }
+
+
+def rates_content(utterances=130, wer=100 * 92 / 773):
+    """What the score has of all utterances, or of a part of them."""
+    errors = {"substitutions": 3, "deletions": 2, "insertions": 1, "reference_length": 773}
+    return {
+        "utterances": utterances,
+        "wer": {"percent": wer, **errors, "low": 1.0, "high": 20.0},
+        "cer": {"percent": 6.29552549, **errors, "low": 1.0, "high": 20.0},
+        "ser": {"percent": 40.0, "sentences": 52},
+    }
+
+
+def row_content():
+    """What the record of a row is made from, by file."""
+    unseen, seen = ({"name": n, **rates_content(65, 20.5)} for n in ("unseen", "seen in training"))
+    run = {
+        "engine": {"backend": "torchscript", "options": {}},
+        "batch_size": 1,
+        "threads": 1,
+        "versions": {"torch": "2.13.0"},
+        "features_sha256": "6" * 64,
+        "code_sha256": "5" * 64,
+    }
+    return {
+        "score.json": {
+            **rates_content(),
+            "coverage": {"scored": 130, "of": 131, "empty": 7},
+            "parts": {"speaker": [], "length": [], "text": [], "seen": [seen, unseen]},
+            "confusions": {"words": [["A", "B", 3]], "characters": []},
+            "transcripts_sha256": "3" * 64,
+        },
+        "agreement.json": {
+            "utterances": 130,
+            "identical_transcripts": 129,
+            "first_differing": [{"id": "u", "reference": "A", "hypothesis": "B", "eager": "A"}],
+            "largest_posterior_difference": 1.25e-07,
+            "largest_posterior_difference_in": "u",
+            "other_lengths": 0,
+        },
+        "timing.json": timing_content(),
+        "posteriors.json": {"sha256": "7" * 64, "classes": 29, "run": run, "utterances": []},
+        "../single_stream.json": timing_content(scenario="single_stream"),
+    }
+
+
+def write_row(results: Path, row: str, **changes) -> str:
+    """The files of a row, with some top-level keys changed by file, and its record.
+
+    `changes` are `score`, `agreement`, `timing`, `single_stream` and `posteriors`.
+    """
+    (results / row).mkdir(parents=True, exist_ok=True)
+    for name, content in row_content().items():
+        content.update(changes.get(Path(name).stem, {}))
+        (results / row / name).write_text(json.dumps(content))
+    stream = (results / row).parent / "single_stream.json"
+    found = record.record(row, {"decoder": {"name": "greedy"}}, results / row, stream)
+    (results / row / "record.json").write_text(json.dumps(found))
+    return row
 
 
 def run_stage(name: str, *arguments, **options) -> subprocess.CompletedProcess:

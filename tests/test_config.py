@@ -5,7 +5,7 @@ import copy
 import pytest
 import yaml
 from conftest import ROOT
-from deepspeech2 import config
+from deepspeech2 import config, timing
 from deepspeech2.stage import UserError
 
 SCHEMA = ROOT / "workflow" / "schemas" / "config.schema.yaml"
@@ -56,7 +56,19 @@ def test_defaults_are_filled_in_and_not_shared():
     }
     assert found["engines"]["a"]["options"] is not found["engines"]["cpu-fp32"]["options"]
     minimal = {key: DEFAULT[key] for key in ("run", "datasets", "models", "engines")}
-    assert config.complete(copy.deepcopy(minimal), SCHEMA)["timing"]["min_batches"] == 10
+    found = config.complete(copy.deepcopy(minimal), SCHEMA)
+    assert found["timing"] == {
+        "warmup_batches": 5, "min_batches": 10, "min_seconds": 10, "multi": None,
+        "max_spread": 0.2, "max_other_load": 0.1, "governors": ["performance"],
+    }  # fmt: skip
+    # These are what makes a row VALID, and the stage's own defaults.
+    assert found["timing"]["governors"] == list(timing.GOVERNORS)
+    for key in ("warmup_batches", "min_batches", "min_seconds", "max_spread", "max_other_load"):
+        assert found["timing"][key] == getattr(timing, key.upper())
+    models = {"embedded": {"checkpoint": DEFAULT["models"]["embedded"]["checkpoint"]}}
+    assert complete(models=models)["models"]["embedded"]["training_texts"] is None
+    for governors in (None, [], ["performance", "schedutil"]):
+        assert complete((["timing", "governors"], governors))["timing"]["governors"] == governors
 
 
 def test_every_key_of_the_schema_is_described_and_closed():
@@ -99,6 +111,11 @@ BAD = [
     ((["models", "embedded"], {}), "models.embedded: 'checkpoint' is a required property"),
     ((["timing", "multi"], 0), "timing.multi"),
     ((["timing", "min_seconds"], "ten"), "timing.min_seconds: 'ten' is not of type 'number'"),
+    ((["timing", "governors"], "performance"), "timing.governors: 'performance' is not of type"),
+    ((["timing", "governors"], ["Performance!"]), "timing.governors[0]: 'Performance!'"),
+    ((["timing", "governors"], ["--multi"]), "timing.governors[0]: '--multi'"),
+    ((["timing", "governors"], [1]), "timing.governors[0]: 1"),
+    ((["timing", "governor"], ["powersave"]), "timing.governor: unknown key"),
     ((["decoder", "name"], "beam"), "decoder.name: 'beam'"),
     ((["accuracy", "threads"], 0), "accuracy.threads: 0"),
     ((["archive"], 7), "archive: 7"),
@@ -114,6 +131,9 @@ BAD = [
     ((["models", "own\n"], {"checkpoint": "x"}), "models"),
     ((["models", "embedded", "checkpoint"], "a{b}.ckpt"), "models.embedded.checkpoint"),
     ((["datasets", "sample", "labels"], "{x}"), "datasets.sample.labels"),
+    ((["models", "embedded", "training_texts"], "no.txt"), "embedded.training_texts: no.txt: no"),
+    ((["models", "embedded", "training_texts"], "{x}"), "models.embedded.training_texts"),
+    ((["models", "embedded", "training_texts"], ["a"]), "models.embedded.training_texts"),
 ]
 
 
@@ -129,6 +149,9 @@ def test_overrides_replace_the_one_selected_source(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "a.tgz").touch()
     (tmp_path / "c.ckpt").touch()
+    (tmp_path / "texts").touch()
+    found = complete((["models", "embedded", "training_texts"], "~/texts"))
+    assert found["models"]["embedded"]["training_texts"] == str(tmp_path / "texts")
     found = complete(archive="~/a.tgz", checkpoint=str(tmp_path / "c.ckpt"))
     assert found["datasets"]["sample"]["path"] == str(tmp_path / "a.tgz")
     assert found["models"]["embedded"]["checkpoint"] == str(tmp_path / "c.ckpt")
@@ -140,7 +163,7 @@ def test_missing_sources_are_named_unless_not_selected():
         complete(archive="absent.tgz")
     with pytest.raises(UserError, match="models.embedded.checkpoint: absent.ckpt: no such file"):
         complete(checkpoint="absent.ckpt")
-    complete((["models", "other"], {"checkpoint": "absent.ckpt"}))
+    complete((["models", "other"], {"checkpoint": "absent.ckpt", "training_texts": "absent"}))
 
 
 @pytest.mark.parametrize(("key", "kind"), [("archive", "datasets"), ("checkpoint", "models")])

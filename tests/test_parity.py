@@ -100,6 +100,12 @@ def test_wer_and_cer_in_the_table(shared, run):
     for row in rows:
         assert row["wer"] == f"{expected['wer']:.3f}" and row["cer"] == f"{expected['cer']:.3f}"
         assert row["identical_transcripts"] == row["utterances"] == "130"
+        assert (row["scored"], row["of"]) == ("130", "130")
+        assert float(row["largest_posterior_difference"]) < 1e-5
+        assert float(row["stream_p50_ms"]) > 0 and row["stream_p99_ms"]  # 130 batches
+        # Of the test set's texts, a part was in the training set too.
+        assert 0 < int(row["unseen_utterances"]) < 130
+        assert float(row["wer_unseen"]) > float(row["wer"])
         assert float(row["utterances_per_s"]) > 0 and row["verdict"] in ("VALID", "INVALID")
     assert rows[0]["published_utterances_per_s"] == "1.2357"
     assert rows[1]["published_utterances_per_s"] == ""  # none was published for batch size 20
@@ -124,9 +130,9 @@ def test_timing_never_overlaps_another_job(run):
             record = json.loads(path.read_text())
             output = base64.b64decode(path.name).decode()
             jobs[output] = (record["rule"], record["starttime"], record["endtime"])
-    timings = {o: j for o, j in jobs.items() if j[0] == "timing"}
-    assert len(timings) == len(ENGINES) * len(BATCH_SIZES)
-    others = [j for j in jobs.values() if j[0] != "timing"]
+    timings = {o: j for o, j in jobs.items() if j[0] in ("timing", "single_stream")}
+    assert len(timings) == len(ENGINES) * (len(BATCH_SIZES) + 1)
+    others = [job for output, job in jobs.items() if output not in timings]
     assert any(a[1] < b[2] and b[1] < a[2] for a in others for b in others if a[0] != b[0])
     for output, (_, start, end) in timings.items():
         for other, (rule, other_start, other_end) in jobs.items():

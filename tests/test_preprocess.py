@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import soundfile
-from deepspeech2 import audio, labels
+from deepspeech2 import audio, features, labels
 from deepspeech2.architecture import Spectrogram
 from deepspeech2.features import FeatureSet, assemble
 from deepspeech2.spectrogram import compute
@@ -81,6 +81,7 @@ def test_layout_order_and_ties(tmp_path):
     assert (sizes / "target_sizes.txt").read_text() == "2 3 4 3 "
     index = json.loads((tmp_path / "out" / "features.json").read_text())
     assert [u["id"] for u in index["utterances"]] == ["a tie", "u2", "u1", "u0"]
+    assert [u["given"] for u in index["utterances"]] == [3, 0, 1, 2]  # places in the manifest
     for number, utterance in enumerate(index["utterances"], 1):
         assert np.fromfile(sizes / f"data{number}.bin", "i4").tolist() == [utterance["frames"]]
         data = np.fromfile(sizes.parent / "spect" / f"data{number}.bin", "f4").reshape(161, 61)
@@ -133,6 +134,30 @@ def test_an_altered_feature_is_refused_with_the_remedy(tmp_path, damage):
     features.load(0)
     with pytest.raises(UserError, match=r"data2.bin: (altered|missing).*snakemake.*features.json"):
         features.load(1)
+
+
+def test_all_features_are_verified_at_once_and_then_no_more(tmp_path, monkeypatch):
+    folder = write_folder(tmp_path / "set")
+    assert preprocess(folder, tmp_path / "out").returncode == 0
+    place = tmp_path / "out/features", tmp_path / "out/features.json"
+    checked, check = [], features.require_unaltered
+
+    def require_unaltered(path, *arguments):
+        checked.append(path.name)
+        check(path, *arguments)
+
+    monkeypatch.setattr(features, "require_unaltered", require_unaltered)
+    found = FeatureSet(*place)
+    found.load(1)
+    found.verify()
+    assert sorted(checked) == ["data1.bin", "data2.bin", "data3.bin"]
+    found.verify()
+    assemble(found, 0, 4, "longest")
+    assert len(checked) == 3
+    path = place[0] / "spect/data3.bin"
+    path.write_bytes(path.read_bytes()[:-1] + b"\x01")
+    with pytest.raises(UserError, match=r"data3.bin: altered.*snakemake.*features.json"):
+        FeatureSet(*place).verify()
 
 
 def test_characters_outside_the_labels(tmp_path):

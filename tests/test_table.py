@@ -2,13 +2,13 @@
 
 import csv
 import io
-import json
 
 import pandas as pd
 import pytest
 from deepspeech2 import table
 from deepspeech2.stage import UserError
-from helpers import assert_one_line_error, run_stage
+from helpers import assert_one_line_error, latencies, rates_content, run_stage, timing_content
+from helpers import write_row as write
 
 FIRST = (
     "dataset model engine batch_size utterances wer cer substitutions deletions insertions "
@@ -17,94 +17,185 @@ FIRST = (
 ).split()
 
 
-def write_row(results, row, verdict="VALID", threads=2, p99=None, cpu="A CPU"):
-    errors = {"substitutions": 3, "deletions": 2, "insertions": 1, "low": 1.0, "high": 20.0}
-    score = {
-        "utterances": 130,
-        "identical_transcripts": 129,
-        "wer": {"percent": 100 * 92 / 773, **errors},
-        "cer": {"percent": 6.29552549, **errors},
-    }
-    latency = {"mean": 10.0, "std": 1.0, "p50": 9.87654, "p90": 11.0, "p95": 12.0, "p99": p99}
-    timing = {
-        "verdict": verdict,
-        "reasons": ["spread 30% above 20%"] if verdict == "INVALID" else [],
-        "utterances_per_s": 14.39951,
-        "end_to_end_utterances_per_s": 14.3,
-        "rtfx": 39.5,
-        "latency_ms": latency,
-        "spread": 0.0271,
-        "environment": {"threads": threads, "cpu": cpu},
-        "versions": {"torch": "2.13.0"},
-        "peak_memory_bytes": 521973760,
-        "padding_share": 0.6,
-        "engine": {"backend": "torchscript", "options": {}},
-        "checkpoint": "a.ckpt",
-        "parameters": 5580832,
-        "checkpoint_sha256": "0123456789abcdef" * 4,
-    }
-    folder = results / row
-    folder.mkdir(parents=True)
-    (folder / "score.json").write_text(json.dumps(score))
-    (folder / "timing.json").write_text(json.dumps(timing))
-    return row
+# Where a value comes from that is not one of FIRST, and how it is shown.
+MORE = {
+    "wer_low": "1.000",
+    "wer_high": "20.000",
+    "reasons": "",
+    "disturbed": "",
+    "end_to_end_utterances_per_s": "14.300",
+    "spread": "0.027",
+    "padding_share": "0.600",
+    "padding_share_longest": "0.600",
+    "padding_share_batch": "0.123",
+    "fill_up_rows": "0",
+    "batches": "130",
+    "seconds": "10.250",
+    "threads": "2",
+    "other_load": "0.046",
+    "load_before": "0.012",
+    "governor": "performance",
+    "compile_seconds": "0.500",
+    "artefact_bytes": "22353289",
+    "peak_memory_bytes": "521973760",
+    "peak_device_memory_bytes": "",
+    "engine_settings": "backend=torchscript options={}",
+    "cpu": "A CPU",
+    "versions": "torch 2.13.0",
+    "checkpoint": "a.ckpt",
+    "parameters": "5580832",
+    "manifest": "an4_test_manifest.json",
+    "dataset_sha256": "2" * 64,
+    "git_revision": "f" * 40 + "+changes",
+    "stream_mean_ms": "12.00",
+    "stream_p50_ms": "7.00",
+    "stream_p90_ms": "8.13",
+    "stream_p95_ms": "9.00",
+    "stream_p99_ms": "",
+    "stream_verdict": "QUICK",
+    "stream_reasons": "a; b",
+    "ser": "40.000",
+    "scored": "130",
+    "of": "131",
+    "empty": "7",
+    "wer_unseen": "20.500",
+    "unseen_utterances": "65",
+    "largest_posterior_difference": "1.25e-07",
+}
+# What one waits for is an utterance from its features to its posteriors.
+STREAM = timing_content(
+    verdict="QUICK",
+    reasons=["a", "b"],
+    end_to_end_latency_ms={**latencies(), "mean": 12.0, "p50": 7.0, "p90": 8.126, "p95": 9.0},
+)
+
+
+def write_row(results, row, verdict="VALID", threads=2, cpu="A CPU", **changes):
+    """A row whose verdict has a reason."""
+    reasons = ["spread 30% above 20%"] if verdict == "INVALID" else []
+    environment = {**timing_content()["environment"], "threads": threads, "cpu": cpu}
+    timing = {"verdict": verdict, "reasons": reasons, "environment": environment}
+    changes["timing"] = {**timing, **changes.get("timing", {})}
+    return write(results, row, **changes)
+
+
+def arguments(tmp_path, rows, *more):
+    out = [f"--{kind}={tmp_path / 'table'}.{kind}" for kind in ("tsv", "md", "html")]
+    return ["--results", str(tmp_path), "--rows", *rows, *more, *out]
 
 
 def build(tmp_path, rows, *more):
-    out = [f"--{kind}={tmp_path / 'table'}.{kind}" for kind in ("tsv", "md", "html")]
-    return run_stage("table", "--results", tmp_path, "--rows", *rows, *more, *out)
-
-
-def read(tmp_path):
+    """Write the tables of some rows; returns the rows of the TSV."""
+    table.main([*arguments(tmp_path, rows, *more), "--log", str(tmp_path / "log")])
     text = (tmp_path / "table.tsv").read_text()
     return list(csv.DictReader(io.StringIO(text), delimiter="\t"))
 
 
 def test_columns_and_published_figures(tmp_path):
-    rows = [write_row(tmp_path, f"an4/m/e/bs{n}", p99=12.5 if n == 1 else None) for n in (1, 2)]
+    rows = [
+        write_row(
+            tmp_path, f"an4/m/e{n}/bs{n}",
+            timing={"latency_ms": latencies(12.5 if n == 1 else None)}, single_stream=STREAM,
+        )
+        for n in (1, 2)
+    ]  # fmt: skip
     published = tmp_path / "published.tsv"
     published.write_text("# note\nbatch_size\tutterances_per_s\twer\n1\t1.2357\t9.573\n4\t4.9\t\n")
-    result = build(tmp_path, rows, "--published", f"an4={published}")
-    assert result.returncode == 0, result.stderr
+    first, second = build(tmp_path, rows, "--published", f"an4={published}")
     header = (tmp_path / "table.tsv").read_text().splitlines()[0].split("\t")
-    assert header[: len(FIRST)] == FIRST
-    first, second = read(tmp_path)
+    assert header[: len(FIRST)] == FIRST and len(set(header)) == len(header)
     assert [first[c] for c in FIRST] == (
-        "an4 m e 1 130 11.902 6.296 3 2 1 129 14.400 39.500 9.88 11.00 12.50 VALID 1.2357".split()
+        "an4 m e1 1 130 11.902 6.296 3 2 1 129 14.400 39.500 9.88 11.00 12.50 VALID 1.2357".split()
     )
     assert second["published_utterances_per_s"] == "" and second["latency_p99_ms"] == ""
-    assert first["engine_settings"] == "backend=torchscript options={}"
-    assert first["published_wer"] == "9.573" and first["peak_memory_bytes"] == "521973760"
+    assert first["published_wer"] == "9.573"
+    assert {name: first[name] for name in MORE} == MORE
     text = (tmp_path / "table.md").read_text()
     assert "1.2357" in text and "\n- note\n" in text
     assert "Model m: a.ckpt, 5.6 million parameters, SHA-256 0123456789ab." in text
+    assert "\n- an4: scored 130 of 131 utterances, empty 7.\n" in text
+    assert "| 7.0 " in text and "| 8.1 " in text and "single p99" not in text  # empty everywhere
+
+
+def test_what_is_missing_is_empty(tmp_path):
+    """Without a list of training texts there are no unseen utterances; no p99 below 100 batches."""
+    parts = {"speaker": [], "length": [], "text": [], "seen": []}
+    seen = [{"name": "seen in training", **rates_content()}]
+    for kind in ([], seen):
+        row = write_row(tmp_path, "d/m/e/bs1", score={"parts": {**parts, "seen": kind}})
+        (found,) = build(tmp_path, [row])
+        assert found["wer_unseen"] == found["unseen_utterances"] == found["stream_p99_ms"] == ""
+
+
+def test_whole_numbers_stay_whole_beside_missing_ones(tmp_path):
+    """A GPU's row has device memory, a CPU's has none: pandas makes floats of such a column."""
+    parts = {"speaker": [], "length": [], "text": [], "seen": []}
+    memory = {"peak_device_memory_bytes": 1_234_567_890}
+    rows = [
+        write_row(tmp_path, "d/m/gpu/bs1", timing=memory),
+        write_row(tmp_path, "d/m/cpu/bs1", score={"parts": parts}),
+    ]
+    gpu, cpu = build(tmp_path, rows)
+    assert (gpu["peak_device_memory_bytes"], cpu["peak_device_memory_bytes"]) == ("1234567890", "")
+    assert (gpu["unseen_utterances"], cpu["unseen_utterances"]) == ("65", "")
+
+
+def test_coverage_is_told_once_for_all_rows_that_have_it(tmp_path):
+    rows = [write_row(tmp_path, f"d/m/e/bs{n}") for n in (1, 2)]
+    less = {"coverage": {"scored": 129, "of": 131, "empty": 0}}
+    rows += [write_row(tmp_path, "d/m/e/bs4", score=less), write_row(tmp_path, "other/m/e/bs1")]
+    build(tmp_path, rows)
+    lines = (tmp_path / "table.md").read_text().splitlines()
+    assert [line for line in lines if "scored" in line and "empty" in line] == [
+        "- d: scored 130 of 131 utterances, empty 7.",
+        "- d: scored 129 of 131 utterances, empty 0.",
+        "- other: scored 130 of 131 utterances, empty 7.",
+    ]
 
 
 def test_rows_of_different_thread_counts_are_marked(tmp_path):
     rows = [write_row(tmp_path, f"d/m/e/bs{n}", threads=n) for n in (1, 2)]
-    assert build(tmp_path, rows).returncode == 0
+    found = build(tmp_path, rows)
     text = (tmp_path / "table.md").read_text()
     assert "VALID (1 threads)" in text and "VALID (2 threads)" in text
-    assert [r["verdict"] for r in read(tmp_path)] == ["VALID", "VALID"]
+    assert [r["verdict"] for r in found] == ["VALID", "VALID"]
 
 
 def test_invalid_rows_say_why(tmp_path):
-    assert build(tmp_path, [write_row(tmp_path, "d/m/e/bs8", "INVALID")]).returncode == 0
+    build(tmp_path, [write_row(tmp_path, "d/m/e/bs8", "INVALID")])
     assert "d/m/e at batch size 8: spread 30% above 20%" in (tmp_path / "table.md").read_text()
-    timing = json.loads((tmp_path / "d/m/e/bs8/timing.json").read_text())
-    for reason, shown in (("1 of 5 warm-up batches", False), ("spread 30% above 20%", True)):
-        timing.update(verdict="QUICK", reasons=[reason])
-        (tmp_path / "d/m/e/bs8/timing.json").write_text(json.dumps(timing))
-        assert build(tmp_path, ["d/m/e/bs8"]).returncode == 0
-        assert (f"batch size 8: {reason}" in (tmp_path / "table.md").read_text()) == shown
-    assert read(tmp_path)[0]["reasons"] == "spread 30% above 20%"
+    asked, disturbed = "1 of 5 warm-up batches", "spread 30% above 20%"
+    for reasons, shown in (([asked], False), ([asked, disturbed], True)):
+        timing = {"reasons": reasons, "disturbed": [r for r in reasons if r == disturbed]}
+        row = write_row(tmp_path, "d/m/e/bs8", "QUICK", timing=timing)
+        (found,) = build(tmp_path, [row])
+        text = (tmp_path / "table.md").read_text()
+        assert (f"QUICK: d/m/e at batch size 8: {'; '.join(reasons)}." in text) == shown
+    assert found["reasons"] == f"{asked}; {disturbed}" and found["disturbed"] == disturbed
+
+
+def test_an_invalid_single_stream_is_noted_once(tmp_path):
+    stream = {"verdict": "INVALID", "reasons": ["other load 40% above 10%", "99 of 100 batches"]}
+    rows = [write_row(tmp_path, f"d/m/e/bs{n}", single_stream=stream) for n in (1, 2)]
+    rows.append(write_row(tmp_path, "d/m/steady/bs1"))
+    found = build(tmp_path, rows)
+    note = "d/m/e, one utterance at a time: other load 40% above 10%; 99 of 100 batches."
+    text = (tmp_path / "table.md").read_text()
+    assert text.count(f"- INVALID: {note}") == 1 == text.count("INVALID")
+    assert [(r["verdict"], r["stream_verdict"]) for r in found] == [
+        ("VALID", "INVALID"), ("VALID", "INVALID"), ("VALID", "VALID")
+    ]  # fmt: skip
 
 
 def test_text_never_becomes_markup(tmp_path):
     evil = "<script>alert(1)</script> | x"
-    assert build(tmp_path, [write_row(tmp_path, "d/m/e/bs1", cpu=evil)]).returncode == 0
+    stream = {"verdict": "INVALID", "reasons": [evil]}
+    row = write_row(tmp_path, "d/m/e/bs1", "INVALID", cpu=evil, single_stream=stream,
+                    timing={"checkpoint": evil, "reasons": [evil]})  # fmt: skip
+    build(tmp_path, [row])
     for kind in ("html", "md"):
-        assert "<script" not in (tmp_path / f"table.{kind}").read_text()
+        text = (tmp_path / f"table.{kind}").read_text()
+        assert "<script" not in text and text.count("alert(1)") == 4
     frame = pd.DataFrame([{**dict.fromkeys(table.COLUMNS), "dataset": evil, "threads": 1}])
     frame["verdict"], frame["parameters"], frame["checkpoint_sha256"] = "VALID", 1, "0"
     assert "<script" not in table.page(frame) and "<script" not in table.markdown(frame)
@@ -116,10 +207,16 @@ def test_text_never_becomes_markup(tmp_path):
 
 def test_missing_or_broken_results_are_named(tmp_path):
     row = write_row(tmp_path, "d/m/e/bs1")
-    (tmp_path / row / "timing.json").write_text("{")
-    assert_one_line_error(build(tmp_path, [row]), "timing.json", "broken JSON")
-    (tmp_path / row / "timing.json").unlink()
-    assert_one_line_error(build(tmp_path, [row]), "timing.json", "no such file")
+    path = tmp_path / row / "record.json"
+    path.write_text("{")
+    with pytest.raises(UserError, match="record.json: .*broken JSON"):
+        build(tmp_path, [row])
+    path.write_text('{"format": 0, "row": "d/m/e/bs1"}')
+    with pytest.raises(UserError, match="record.json: not the record of d/m/e/bs1"):
+        build(tmp_path, [row])
+    path.unlink()
+    result = run_stage("table", *arguments(tmp_path, [row]))
+    assert_one_line_error(result, "record.json", "no such file")
     assert not (tmp_path / "table.tsv").exists()
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 import subprocess
 import sys
@@ -12,7 +13,15 @@ import pytest
 import soundfile
 import yaml
 from conftest import ROOT, copy_project
-from helpers import planned, snakemake, tiny_description, write_folder, write_safetensors
+from deepspeech2 import posteriors_file, record
+from helpers import (
+    planned,
+    row_content,
+    snakemake,
+    tiny_description,
+    write_folder,
+    write_safetensors,
+)
 
 PRESETS = [None] + sorted(path.name for path in (ROOT / "config").glob("*.yaml"))
 
@@ -27,7 +36,8 @@ def test_plans_need_nothing(project, preset):
     """No network, no results, no device: -n, --rulegraph and --list-rules of every preset."""
     options = ["--configfile", f"config/{preset}"] if preset else []
     jobs = planned(project, *options)
-    assert len(jobs["timing"]) == 6 and len(jobs["table"]) == 1
+    assert len(jobs["timing"]) == len(jobs["record"]) == 6 and len(jobs["table"]) == 1
+    assert len(jobs["single_stream"]) == 1 and "dumpout_of" not in jobs
     assert ("fetch_corpus" in jobs) == (preset is not None)
     assert "preprocess" in snakemake(project, "--list-rules", *options).stdout
     graph = snakemake(project, "--rulegraph", "mermaid-js", *options).stdout
@@ -199,6 +209,40 @@ def test_stages_run_by_another_interpreter(project):
     assert (project / "used").read_text().splitlines() == ["--log"]
 
 
+def test_accuracy_files_are_the_same_bytes_in_any_checkout(tmp_path):
+    """Whatever the folder and the order of hashes; then the guide's text files, where asked for."""
+    names = (
+        "posteriors.bin posteriors.json transcripts.jsonl score.json alignments.jsonl "
+        "agreement.json"
+    ).split()
+    row = "own/tiny/cpu-fp32/bs2"
+    found = []
+    for place in ("one", "another place"):
+        project = copy_project(tmp_path / place)
+        run = {"datasets": ["own"], "models": ["tiny"], "engines": ["cpu-fp32"]}
+        model = {"checkpoint": "tiny.safetensors", "training_texts": "own.txt"}
+        options = configure(project, model=model, run={**run, "batch_sizes": [2]})
+        (project / "own.txt").write_text("STOP\n")
+        environment = {**os.environ, "PYTHONHASHSEED": str(len(found))}
+        targets = [f"results/{row}/{name}" for name in names]
+        snakemake(project, *options, "--", *targets, env=environment)
+        found.append({path: (project / path).read_bytes() for path in targets})
+    assert found[0] == found[1]
+    score = json.loads(found[0][f"results/{row}/score.json"])
+    assert {p["name"]: p["utterances"] for p in score["parts"]["seen"]} == {
+        "seen in training": 1, "unseen": 2
+    }  # fmt: skip
+    snakemake(project, *options, "--", "dumpout")
+    folder = project / "results" / row
+    kept = posteriors_file.read(folder / "posteriors.bin", folder / "posteriors.json")
+    for number, (_, rows) in enumerate(kept, 1):
+        text = np.loadtxt(folder / f"dumpout/data{number}_0.txt", dtype=np.float32)
+        assert text[: len(rows)].tobytes() == rows.tobytes()
+    assert len(list((folder / "dumpout").glob("data*_[01].txt"))) == 2 * 3
+    assert planned(project, *options, "--", "dumpout") == {}
+    assert not (folder / "timing.json").exists()
+
+
 def test_the_default_run(project):
     """From an installed environment to the table, offline, as `make` does it."""
     snakemake(project, "--cores", 2)
@@ -210,6 +254,35 @@ def test_the_default_run(project):
         assert row["utterances"] == "64" == row["identical_transcripts"]
         assert float(row["utterances_per_s"]) > 0 and float(row["rtfx"]) > 0
         assert {row[k] for k in ("wer", "cer")} == {rows[0][k] for k in ("wer", "cer")}
+        stream = [float(row[f"stream_{name}_ms"]) for name in ("p50", "p90", "p95", "mean")]
+        assert 0 < stream[0] <= stream[1] <= stream[2] and stream[3] > 0
+        assert row["stream_verdict"] == "QUICK"
+        assert (row["scored"], row["of"]) == ("64", "64") and float(row["ser"]) > 0
+        assert 0 < int(row["unseen_utterances"]) <= 64 and float(row["wer_unseen"]) > 0
+        assert float(row["largest_posterior_difference"]) < 1e-5
+        assert float(row["padding_share"]) == float(row["padding_share_longest"])
+        assert float(row["padding_share_batch"]) <= float(row["padding_share_longest"])
+        # The record is what its makers write, and what the other tests take it for.
+        name = f"sample/embedded/cpu-fp32/bs{row['batch_size']}"
+        found = record.read(project / "results", name)
+        assert found["accuracy"]["wer"]["percent"] == pytest.approx(float(row["wer"]), abs=1e-3)
+        for file, content in row_content().items():
+            written = json.loads((project / "results" / name / file).read_text())
+            assert set(written) == set(content), file
+        for key in ("confusions", "coverage", "parts"):
+            assert found["accuracy"][key].keys() == row_content()["score.json"][key].keys()
+        expected = row_content()["timing.json"]["environment"]
+        assert set(found["environment"]) == {*expected, "versions"}
+        assert found["environment"]["libraries"]["torch"]
+        hashes = found["hashes"]
+        assert len(hashes) == 6 and all(re.fullmatch("[0-9a-f]{64}", h) for h in hashes.values())
+        assert hashes["timing_code"] != hashes["accuracy_code"]
+        configuration = found["configuration"]
+        assert configuration["model"]["training_texts"] == "resources/an4/training_texts.txt"
+        assert configuration["timing"]["min_seconds"] == 1
+        assert set(configuration) == {
+            "dataset", "model", "engine", "decoder", "accuracy", "timing"
+        }  # fmt: skip
     assert planned(project) == {}
     page = (project / "results/table.html").read_text()
     assert page.startswith("<!DOCTYPE html>") and "http" not in page

@@ -21,7 +21,8 @@ from deepspeech2.stage import UserError
 RESERVED = {
     # What stands in results/ and in results/{dataset}/{model}/.
     "datasets": set(
-        "datasets models logs benchmarks README.md table.tsv table.md table.html".split()
+        "datasets models logs benchmarks figures tables README.md report.html table.tsv table.md "
+        "table.html comparison.tsv comparison.md comparison.json".split()
     ),
     "models": set(),
     "engines": {"eager", "features", "features.json"},
@@ -48,6 +49,7 @@ def complete(config: dict[str, Any], schema_path: str | Path) -> dict[str, Any]:
                 "parts; use all"
             )
     _check_sources(config)
+    _check_baseline(config)
     for name in config["run"]["engines"]:
         try:
             json.dumps(config["engines"][name]["options"], allow_nan=False, sort_keys=True)
@@ -122,14 +124,31 @@ def _check_sources(config: dict[str, Any]) -> None:
         for n in config["run"]["datasets"]
         for key in ("labels", "pcm_sha256", "published")
     ]
-    places += [(f"models.{n}", config["models"][n], "checkpoint") for n in config["run"]["models"]]
+    places += [
+        (f"models.{n}", config["models"][n], key)
+        for n in config["run"]["models"]
+        for key in ("checkpoint", "training_texts")
+    ]
     for name, entry, key in places:
-        if entry[key] and not is_address(entry[key]):
+        if entry[key] and not (key == "checkpoint" and is_address(entry[key])):
             entry[key] = os.path.expanduser(entry[key])
             if not os.path.exists(entry[key]):
                 raise UserError(
                     f"config: {name}.{key}: {entry[key]}: no such file or folder; correct the path"
                 )
+
+
+def _check_baseline(config: dict[str, Any]) -> None:
+    """Expand the home folder in `baseline`, and see that it is there and not our own results."""
+    if config["baseline"] is None:
+        return
+    path = config["baseline"] = os.path.expanduser(config["baseline"])
+    if not os.path.isdir(path):
+        raise UserError(
+            f"config: baseline: {path}: no such folder; give the folder of another run's results"
+        )
+    if os.path.realpath(path) == os.path.realpath("results"):
+        raise UserError(f"config: baseline: {path}: is this run's own folder; give a copy of it")
 
 
 def _override(config: dict[str, Any], key: str, kind: str) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from deepspeech2 import network, posteriors_file, stage
+from deepspeech2 import network, posteriors_file, sources, stage
 from deepspeech2.features import FeatureSet
 from deepspeech2.stage import log
 
@@ -49,6 +49,7 @@ def main(argv=None) -> None:
         "threads": args.threads,
         "versions": {"torch": torch.__version__},
         "features_sha256": features.index_sha256,
+        "code_sha256": sources.digest(__spec__.name),
     }
     net = network.load(args.weights, args.model, "packed")
     count = posteriors_file.write(args.posteriors, args.index, infer(net, features), run)

@@ -34,6 +34,11 @@ class FeatureSet:
     def __len__(self) -> int:
         return len(self.utterances)
 
+    def verify(self) -> None:
+        """Compare every spectrogram with its hash now, so that no later reading has to."""
+        for position in range(len(self)):
+            self.load(position)
+
     def load(self, position: int) -> np.ndarray:
         """Features (bins, frames_max) float32 of the utterance at `position`, counted from 0."""
         path = self.folder / "spect" / f"data{position + 1}.bin"
@@ -41,6 +46,20 @@ class FeatureSet:
             require_unaltered(path, self.utterances[position]["spect_sha256"], self.index)
             self._verified.add(position)
         return np.fromfile(path, np.float32).reshape(self.bins, self.frames_max)
+
+
+def padding_shares(features: FeatureSet, batch_size: int) -> dict[str, float]:
+    """Share of a pass's input frames that are padding or fill-up rows, by kind of padding."""
+    frames = [utterance["frames"] for utterance in features.utterances]
+    starts = range(0, len(frames), batch_size)
+    widths = {
+        "longest": [features.frames_max] * len(starts),
+        "batch": [max(frames[start : start + batch_size]) for start in starts],
+    }
+    return {
+        padding: 1 - sum(frames) / (batch_size * sum(of_batches))
+        for padding, of_batches in widths.items()
+    }
 
 
 class Batch(NamedTuple):

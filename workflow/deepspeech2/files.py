@@ -79,8 +79,8 @@ def read_json(path: str | Path) -> Any:
         raise UserError(f"{path}: not UTF-8 text, so not a JSON file") from None
     except json.JSONDecodeError as error:
         raise UserError(f"{path}: line {error.lineno}: broken JSON ({error.msg})") from None
-    except RecursionError:
-        raise UserError(f"{path}: broken JSON (nested too deeply)") from None
+    except (RecursionError, ValueError):
+        raise UserError(f"{path}: broken JSON (nested too deeply, or no usable number)") from None
 
 
 def require_unaltered(path: str | Path, expected: str, index: str | Path) -> None:

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import platform
 import resource
+import subprocess
 import sys
 import time
+from importlib import metadata
+from pathlib import Path
 
 import psutil
+
+# What takes part in a result, as far as an engine's environment has it.
+LIBRARIES = "torch numpy scipy librosa soxr soundfile Levenshtein kaldialign snakemake".split()
+GOVERNORS = "/sys/devices/system/cpu"
 
 
 class OtherLoad:
@@ -21,8 +28,9 @@ class OtherLoad:
         self._wall, self._busy = time.perf_counter(), _busy_seconds()
         self._own = self._own_seconds()
 
-    def share(self) -> float:
-        """The share since `start`, from 0 to 1."""
+    def share(self, least_seconds: float = 0) -> float:
+        """The share since `start`, from 0 to 1. Waits until that is `least_seconds` ago."""
+        time.sleep(max(0.0, least_seconds - (time.perf_counter() - self._wall)))
         seconds = (time.perf_counter() - self._wall) * psutil.cpu_count()
         others = (_busy_seconds() - self._busy) - (self._own_seconds() - self._own)
         return min(1.0, max(0.0, others / seconds))
@@ -46,7 +54,52 @@ def environment(threads: int) -> dict:
         "memory_bytes": psutil.virtual_memory().total,
         "system": platform.platform(),
         "python": platform.python_version(),
+        "governor": governor(),
+        "libraries": libraries(),
+        "git_revision": git_revision(),
     }
+
+
+def governor(folder: str = GOVERNORS) -> str | None:
+    """The frequency governor of the cores, several as "a, b"; None where none can be read."""
+    found = set()
+    for path in Path(folder).glob("cpu[0-9]*/cpufreq/scaling_governor"):
+        try:
+            found.add(path.read_text(encoding="ascii").strip())
+        except (OSError, ValueError):
+            continue
+    return ", ".join(sorted(found)) or None
+
+
+def libraries() -> dict[str, str]:
+    """Versions of the LIBRARIES that are installed."""
+    versions = {}
+    for name in LIBRARIES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def git_revision() -> str | None:
+    """The commit of the project's checkout, with "+changes" where files differ from it."""
+    describe = ["describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+changes"]
+    # A copy without .git may lie inside of somebody else's repository, which is not asked.
+    for command in (["ls-files", "--error-unmatch", __file__], describe):
+        try:
+            found = subprocess.run(
+                ["git", *command],
+                cwd=Path(__file__).parent,
+                capture_output=True,
+                text=True,
+                timeout=10,
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        if found.returncode:
+            return None
+    return found.stdout.strip()
 
 
 def _cpu_name() -> str:
@@ -61,6 +114,16 @@ def _cpu_name() -> str:
 
 
 def peak_memory_bytes() -> int:
-    """The largest resident size of this process so far."""
+    """The largest resident size of this process so far.
+
+    Linux's own count is preferred: getrusage's is at least that of the program that started us.
+    """
+    try:
+        with open("/proc/self/status", encoding="ascii") as file:
+            for line in file:
+                if line.startswith("VmHWM:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from deepspeech2 import backends, posteriors_file, stage
+from deepspeech2 import backends, posteriors_file, sources, stage
 from deepspeech2.compile import require_artefact
 from deepspeech2.features import FeatureSet, assemble
 from deepspeech2.stage import UserError, log
@@ -61,6 +61,7 @@ def main(argv=None) -> None:
         "threads": args.threads,
         "versions": backend.versions(),
         "features_sha256": features.index_sha256,
+        "code_sha256": sources.digest(__spec__.name, backends.BACKENDS[engine.backend].module),
     }
     session = backend.open(Path(args.artefact), args.threads)
     try:

@@ -81,6 +81,7 @@ def preprocess(settings: Settings, folder: Path, processes: int) -> dict:
         # No chunks: a worker's error then names the first bad utterance, whatever `processes` is.
         found = stage.progress(pool.map(inspect, jobs), len(samples), "inspect", "utterance")
         prepared = sorted(found, key=lambda p: (-p.frames, p.sample.id))
+        given = {sample.id: number for number, sample in enumerate(samples)}
         for first, second in zip(prepared, prepared[1:]):
             if first.sample.id == second.sample.id:
                 raise UserError(
@@ -120,6 +121,7 @@ def preprocess(settings: Settings, folder: Path, processes: int) -> dict:
             {
                 "id": p.sample.id,
                 "speaker": p.sample.speaker,
+                "given": given[p.sample.id],
                 "frames": p.frames,
                 "seconds": p.seconds,
                 "reference": "".join(settings.labels[t] for t in p.targets),

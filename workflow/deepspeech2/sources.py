@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import hashlib
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent
@@ -18,6 +19,15 @@ def of(*modules: str) -> list[Path]:
     for module in modules:
         found |= _closure(_path(module))
     return sorted(found)
+
+
+def digest(*modules: str) -> str:
+    """Hex SHA-256 over the names and contents of the files that `modules` are made of."""
+    total = hashlib.sha256()
+    for path in of(*modules):
+        name = path.relative_to(PACKAGE).as_posix().encode()
+        total.update(name + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    return total.hexdigest()
 
 
 def _path(module: str) -> Path:

@@ -1,7 +1,7 @@
 """Gather the rows of the selection into one table, as TSV, Markdown and HTML.
 
 A row is `dataset/model/engine/bs<batch size>`, the folder under the results that holds its
-`score.json` and `timing.json`. Published figures stand beside ours where dataset and batch size
+`record.json`. Published figures stand beside ours where dataset and batch size
 match, whatever the engine.
 """
 
@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from deepspeech2 import stage
-from deepspeech2.files import read_json, replacing
+from deepspeech2 import record, stage
+from deepspeech2.files import replacing
 from deepspeech2.stage import UserError, log
 
 COLUMNS = (
@@ -25,8 +25,11 @@ COLUMNS = (
     "wer_low wer_high cer_low cer_high reasons end_to_end_utterances_per_s latency_mean_ms "
     "latency_std_ms latency_p95_ms spread padding_share fill_up_rows batches seconds threads "
     "other_load compile_seconds artefact_bytes peak_memory_bytes engine_settings cpu "
-    "versions checkpoint parameters checkpoint_sha256 manifest "
-    "dataset_sha256"
+    "versions checkpoint parameters checkpoint_sha256 manifest dataset_sha256 "
+    "stream_p50_ms stream_p90_ms stream_p95_ms stream_p99_ms stream_mean_ms stream_verdict "
+    "stream_reasons stream_disturbed ser scored of empty wer_unseen unseen_utterances "
+    "largest_posterior_difference padding_share_longest padding_share_batch peak_device_memory_bytes load_before governor "
+    "git_revision disturbed"
 ).split()
 # Columns of the Markdown and HTML tables, and what they are called there.
 SHOWN = {
@@ -49,51 +52,66 @@ SHOWN = {
     "latency_p50_ms": "batch p50 ms",
     "latency_p90_ms": "batch p90 ms",
     "latency_p99_ms": "batch p99 ms",
+    "stream_p50_ms": "single p50 ms",
+    "stream_p90_ms": "single p90 ms",
+    "stream_p99_ms": "single p99 ms",
 }
 LATENCIES = [f"latency_{name}_ms" for name in ("mean", "std", "p50", "p90", "p95", "p99")]
+# Underscores inside of words are none of Markdown's business.
+MARKDOWN = r"[\\`*~|\[\]]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])"
+STREAM = [f"stream_{name}_ms" for name in ("mean", "p50", "p90", "p95", "p99")]
 DECIMALS = {
     **dict.fromkeys(("wer", "cer", "wer_low", "wer_high", "cer_low", "cer_high"), 3),
     **dict.fromkeys(("published_wer", "published_cer"), 3),
     **dict.fromkeys(("utterances_per_s", "end_to_end_utterances_per_s", "rtfx"), 3),
-    **dict.fromkeys(LATENCIES, 2),
+    **dict.fromkeys(("ser", "wer_unseen"), 3),
+    **dict.fromkeys((*LATENCIES, *STREAM), 2),
     **dict.fromkeys(("spread", "padding_share", "other_load", "compile_seconds", "seconds"), 3),
+    **dict.fromkeys(("padding_share_longest", "padding_share_batch", "load_before"), 3),
 }
 SHOWN_DECIMALS = {
     **DECIMALS,
     **dict.fromkeys(("utterances_per_s", "wer_low", "wer_high"), 2),
-    **dict.fromkeys(("rtfx", *LATENCIES), 1),
+    **dict.fromkeys(("rtfx", *LATENCIES, *STREAM), 1),
 }
 
 
-def read_row(results: Path, row: str, published: dict[str, pd.DataFrame]) -> dict:
-    """One row of the table from its two files."""
-    dataset, model, engine, folder = row.split("/")
-    score = read_json(results / row / "score.json")
-    timing = read_json(results / row / "timing.json")
-    latency = timing["latency_ms"]
+def as_row(found: dict, published: dict[str, dict[int, dict]]) -> dict:
+    """One row of the table from its record."""
+    score, timing, stream = found["accuracy"], found["offline"], found["single_stream"]
+    environment, hashes = found["environment"], found["hashes"]
+    unseen = next((p for p in score["parts"]["seen"] if p["name"] == "unseen"), None)
     values = {
-        "dataset": dataset,
-        "model": model,
-        "engine": engine,
-        "batch_size": int(folder[2:]),
+        **{key: found[key] for key in ("dataset", "model", "engine", "batch_size")},
+        **{key: found[key] for key in ("checkpoint", "parameters", "manifest")},
         "utterances": score["utterances"],
-        "identical_transcripts": score["identical_transcripts"],
-        **{f"latency_{name}_ms": value for name, value in latency.items()},
-        "threads": timing["environment"]["threads"],
-        "cpu": timing["environment"]["cpu"],
-        "engine_settings": " ".join(f"{k}={v}" for k, v in timing["engine"].items()),
-        "versions": " ".join(f"{k} {v}" for k, v in timing["versions"].items()),
-        "reasons": "; ".join(timing["reasons"]),
-        **{name: score["wer"][name] for name in ("substitutions", "deletions", "insertions")},
+        **{key: score["coverage"][key] for key in ("scored", "of", "empty")},
+        **{key: score["wer"][key] for key in ("substitutions", "deletions", "insertions")},
+        "ser": score["ser"]["percent"],
+        "wer_unseen": unseen and unseen["wer"]["percent"],
+        "unseen_utterances": unseen and unseen["utterances"],
+        **{f"latency_{name}_ms": value for name, value in timing["latency_ms"].items()},
+        # Whoever waits for one utterance waits for all of it, not for the forward pass alone.
+        **{f"stream_{k}_ms": v for k, v in stream["end_to_end_latency_ms"].items()},
+        "stream_verdict": stream["verdict"],
+        **{f"stream_{key}": "; ".join(stream[key]) for key in ("reasons", "disturbed")},
+        **{f"padding_share_{k}": v for k, v in timing["padding_shares"].items()},
+        **{key: environment[key] for key in ("threads", "cpu", "git_revision")},
+        "checkpoint_sha256": hashes["checkpoint"],
+        "dataset_sha256": hashes["dataset"],
+        "engine_settings": " ".join(
+            f"{k}={v}" for k, v in found["configuration"]["engine"].items()
+        ),
+        "versions": " ".join(f"{k} {v}" for k, v in environment["versions"].items()),
+        **{key: "; ".join(timing[key]) for key in ("reasons", "disturbed")},
     }
     for name in ("wer", "cer"):
         values[name] = score[name]["percent"]
         values[f"{name}_low"], values[f"{name}_high"] = score[name]["low"], score[name]["high"]
-    if dataset in published:
-        values.update(published[dataset].get(values["batch_size"], {}))
+    values.update(published.get(found["dataset"], {}).get(found["batch_size"], {}))
     for name in COLUMNS:
         if name not in values:
-            values[name] = timing.get(name)
+            values[name] = timing.get(name, found["agreement"].get(name))
     return {name: values[name] for name in COLUMNS}
 
 
@@ -122,6 +140,15 @@ def read_published(arguments: list[str]) -> tuple[dict[str, dict[int, dict]], li
         lines = Path(path).read_text(encoding="utf-8").splitlines()
         remarks.append(" ".join(line[1:].strip() for line in lines if line.startswith("#")))
     return found, remarks
+
+
+def read_rows(
+    results: str | Path, rows: Iterable[str], published: dict[str, dict[int, dict]]
+) -> pd.DataFrame:
+    """The table of some rows of a folder of results."""
+    found = [as_row(record.read(results, row), published) for row in rows]
+    # With types of its own pandas makes floats of whole numbers beside missing ones.
+    return pd.DataFrame(found, dtype=object)
 
 
 def as_text(rows: pd.DataFrame, decimals: dict[str, int] = DECIMALS) -> pd.DataFrame:
@@ -161,20 +188,32 @@ def notes(rows: pd.DataFrame, remarks: Iterable[str]) -> list[str]:
         f"SHA-256 {m.checkpoint_sha256[:12]}."
         for m in models.itertuples()
     ]
-    for cpu, threads, versions in sorted(
-        {(r.cpu, r.threads, r.versions) for r in rows.itertuples()}
+    for cpu, threads, versions, governor in sorted(
+        {(r.cpu, r.threads, r.versions, r.governor or "") for r in rows.itertuples()}
     ):
-        lines.append(f"Measured on {cpu} with {threads} threads; {versions}.")
+        clock = f", frequency governor {governor}" if governor else ""
+        lines.append(f"Measured on {cpu} with {threads} threads{clock}; {versions}.")
     if (rows["verdict"] == "QUICK").any():
         lines.append("QUICK: timed with reduced settings; the speed is a rough figure.")
-    disturbed = (rows["verdict"] == "QUICK") & rows["reasons"].str.contains("above", na=False)
+    disturbed = (rows["verdict"] == "QUICK") & rows["disturbed"].astype(bool)
     for row in rows[(rows["verdict"] == "INVALID") | disturbed].itertuples():
         where = f"{row.dataset}/{row.model}/{row.engine} at batch size {row.batch_size}"
         lines.append(f"{row.verdict}: {where}: {row.reasons}.")
+    disturbed = (rows["stream_verdict"] == "QUICK") & rows["stream_disturbed"].astype(bool)
+    streams = rows[(rows["stream_verdict"] == "INVALID") | disturbed]
+    for row in streams.drop_duplicates(["dataset", "model", "engine"]).itertuples():
+        where = f"{row.dataset}/{row.model}/{row.engine}, one utterance at a time"
+        lines.append(f"{row.stream_verdict}: {where}: {row.stream_reasons}.")
     if (rows["verdict"] == "FAKE").any():
         lines.append("FAKE: computed by a stand-in for a device; no figure of these rows is real.")
+    for row in rows[["dataset", "scored", "of", "empty"]].drop_duplicates().itertuples():
+        lines.append(
+            f"{row.dataset}: scored {row.scored} of {row.of} utterances, empty {row.empty}."
+        )
     lines.append(
-        "Latency is per batch. Accuracy is scored at every batch size; 'as eager' counts the "
+        "Batch latency is of the forward pass of a batch; single latency is of one utterance at a "
+        "time, from its features to its posteriors. Accuracy is scored at every batch size; "
+        "'as eager' counts the "
         "transcripts that equal those of the plain float32 network, one utterance at a time."
     )
     return [*lines, *filter(None, remarks)]
@@ -183,14 +222,15 @@ def notes(rows: pd.DataFrame, remarks: Iterable[str]) -> list[str]:
 def markdown(rows: pd.DataFrame, remarks: Iterable[str] = ()) -> str:
     """The table as Markdown."""
     text = shown(rows)
-    table = text.map(_escape_markdown).to_markdown(index=False, disable_numparse=True)
-    lines = [f"- {_escape_markdown(line)}" for line in notes(rows, remarks)]
+    table = text.map(escape_markdown).to_markdown(index=False, disable_numparse=True)
+    lines = [f"- {escape_markdown(line)}" for line in notes(rows, remarks)]
     return table + "\n\n" + "\n".join(lines) + "\n"
 
 
-def _escape_markdown(text: str) -> str:
-    text = re.sub(r"([\\`*|\[\]])", r"\\\1", " ".join(text.split()))
-    return html.escape(text, quote=False)
+def escape_markdown(text: str) -> str:
+    """`text` on one line, without anything that Markdown would take for markup."""
+    text = re.sub(MARKDOWN, r"\\\g<0>", " ".join(text.split()))
+    return html.escape(text, quote=False).replace("://", "&#58;//")  # or it turns into a link
 
 
 PAGE = """<!DOCTYPE html>
@@ -240,7 +280,7 @@ def main(argv=None) -> None:
     args = stage.parse(parser, argv)
 
     published, remarks = read_published(args.published)
-    rows = pd.DataFrame([read_row(Path(args.results), row, published) for row in args.rows])
+    rows = read_rows(args.results, args.rows, published)
     outputs = {
         args.tsv: as_text(rows).to_csv(sep="\t", index=False, lineterminator="\n"),
         args.md: markdown(rows, remarks),

@@ -1,9 +1,12 @@
-"""Time a compiled model over the features.
+"""Time a compiled model over the features, in one of two scenarios.
+
+`offline` takes all utterances in batches, longest first, and throughput counts. `single_stream`
+takes one at a time in the manifest's order, and what counts is how long each has to wait.
 
 The timed region is the reference's: forward and synchronize, after upload and before download.
 Warm-up batches are dropped. The set is repeated until the least duration and number of batches are
 reached, or exactly `--multi` times. Only real utterances count, not the rows that fill a batch up.
-Assembling, uploading and downloading are timed beside it, for the end-to-end figure.
+Assembling, uploading and downloading are timed beside it, for the end-to-end figures.
 """
 
 from __future__ import annotations
@@ -17,11 +20,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from deepspeech2 import backends, machine, stage
+from deepspeech2 import backends, machine, sources, stage
 from deepspeech2.compile import require_artefact
-from deepspeech2.features import Batch, FeatureSet, assemble
+from deepspeech2.features import Batch, FeatureSet, assemble, padding_shares
 from deepspeech2.files import read_json, write_json
-from deepspeech2.stage import log
+from deepspeech2.stage import UserError, log
 
 # What a row needs to be VALID; with less it is QUICK.
 WARMUP_BATCHES = 5
@@ -29,6 +32,10 @@ MIN_BATCHES = 10
 MIN_SECONDS = 10.0
 MAX_SPREAD = 0.2  # coefficient of variation of the time per frame
 MAX_OTHER_LOAD = 0.1  # share of the cores that other programs use meanwhile
+GOVERNORS = ("performance",)  # of the CPU's frequency, where it can be read
+LOOK_SECONDS = 0.5  # at least so long other load is looked for before the run
+SCENARIOS = ("offline", "single_stream")
+MAX_KEPT = 2000  # batches whose single times are kept
 P99_BATCHES = 100  # below this many batches the 99th percentile is the maximum, so it is left out
 
 
@@ -41,6 +48,15 @@ class Settings(NamedTuple):
     multi: int | None
     max_spread: float
     max_other_load: float
+    governors: list[str] | None
+
+
+class Conditions(NamedTuple):
+    """What the machine was like: shares of the cores used by others, and its governor."""
+
+    load_before: float
+    other_load: float
+    governor: str | None
 
 
 class Times(NamedTuple):
@@ -84,15 +100,24 @@ def time_batch(
     )
 
 
+def batches(features: FeatureSet, batch_size: int, scenario: str) -> list[int]:
+    """Positions at which the batches of one pass start, in the scenario's order."""
+    starts = list(range(0, len(features), batch_size))
+    if scenario == "single_stream":
+        starts.sort(key=lambda position: features.utterances[position]["given"])
+    return starts
+
+
 def measure(
     session: backends.Session,
     features: FeatureSet,
     batch_size: int,
     padding: str,
     settings: Settings,
+    scenario: str = "offline",
 ) -> list[Times]:
     """Times of all batches after the warm-up."""
-    one_pass = range(0, len(features), batch_size)
+    one_pass = batches(features, batch_size, scenario)
     per_pass = len(one_pass)
     for start in itertools.islice(itertools.cycle(one_pass), settings.warmup_batches):
         time_batch(session, features, start, batch_size, padding)
@@ -115,22 +140,25 @@ def measure(
     return times
 
 
+def latencies(seconds: np.ndarray) -> dict[str, float | None]:
+    """Mean, standard deviation and percentiles of times (n,) in seconds, in milliseconds."""
+    values = {
+        "mean": seconds.mean(),
+        "std": seconds.std(ddof=1) if len(seconds) > 1 else 0.0,
+        **{f"p{p}": np.percentile(seconds, p) for p in (50, 90, 95, 99)},
+    }
+    found: dict = {key: round(1000 * float(value), 4) for key, value in values.items()}
+    return found if len(seconds) >= P99_BATCHES else {**found, "p99": None}
+
+
 def summarise(times: list[Times]) -> dict:
     """The figures of a measurement. Latencies in milliseconds, shares from 0 to 1."""
     forward = np.array([t.forward for t in times])
-    everything = sum(t.assemble + t.upload + t.forward + t.download for t in times)
+    everything = np.array([t.assemble + t.upload + t.forward + t.download for t in times])
     utterances = sum(t.utterances for t in times)
     audio = sum(t.audio_seconds for t in times)
     real_frames = sum(t.real_frames for t in times)
     padded_frames = sum(t.padded_frames for t in times)
-    latency = {
-        "mean": forward.mean(),
-        "std": forward.std(ddof=1) if len(forward) > 1 else 0.0,
-        **{f"p{p}": np.percentile(forward, p) for p in (50, 90, 95, 99)},
-    }
-    latency_ms = {key: round(1000 * float(value), 4) for key, value in latency.items()}
-    if len(forward) < P99_BATCHES:
-        latency_ms["p99"] = None
     # Batches differ in width where they are padded one by one: compare times per padded frame.
     pace = forward / np.array([t.padded_frames for t in times])
     return {
@@ -139,8 +167,11 @@ def summarise(times: list[Times]) -> dict:
         "seconds": round(float(forward.sum()), 4),
         "utterances_per_s": utterances / float(forward.sum()),
         "rtfx": audio / float(forward.sum()),
-        "end_to_end_utterances_per_s": utterances / everything,
-        "latency_ms": latency_ms,
+        "end_to_end_utterances_per_s": utterances / float(everything.sum()),
+        "latency_ms": latencies(forward),
+        "end_to_end_latency_ms": latencies(everything),
+        # For the picture of the distribution: every batch, so that nothing is binned away.
+        "batch_ms": [round(1000 * t.forward, 3) for t in times[:MAX_KEPT]],
         "spread": float(pace.std(ddof=1) / pace.mean()) if len(pace) > 1 else 0.0,
         "phase_seconds": {
             name: round(sum(getattr(t, name) for t in times), 4)
@@ -150,15 +181,31 @@ def summarise(times: list[Times]) -> dict:
     }
 
 
-def verdict(figures: dict, settings: Settings, other_load: float, fake: bool) -> dict[str, object]:
-    """VALID, QUICK (settings below the rules' minima), INVALID or FAKE, with the reasons."""
+def verdict(
+    figures: dict, settings: Settings, conditions: Conditions, fake: bool
+) -> dict[str, object]:
+    """VALID, QUICK (settings below the rules' minima), INVALID or FAKE, with the reasons.
+
+    `disturbed` are those of the reasons that no setting asked for.
+    """
     if fake:
-        return {"verdict": "FAKE", "reasons": ["a fake device computed this"]}
+        return {"verdict": "FAKE", "reasons": ["a fake device computed this"], "disturbed": []}
     disturbed, short = [], []
     if figures["spread"] > settings.max_spread:
         disturbed.append(f"spread {figures['spread']:.0%} above {settings.max_spread:.0%}")
-    if other_load > settings.max_other_load:
-        disturbed.append(f"other load {other_load:.0%} above {settings.max_other_load:.0%}")
+    for name, load in (
+        ("other load", conditions.other_load),
+        ("load before the run", conditions.load_before),
+    ):
+        if load > settings.max_other_load:
+            disturbed.append(f"{name} {load:.0%} above {settings.max_other_load:.0%}")
+    if settings.governors and conditions.governor:
+        others = set(conditions.governor.split(", ")) - set(settings.governors)
+        if others:
+            disturbed.append(
+                f"frequency governor {', '.join(sorted(others))}, not "
+                f"{' or '.join(settings.governors)}"
+            )
     if settings.warmup_batches < WARMUP_BATCHES:
         short.append(f"{settings.warmup_batches} of {WARMUP_BATCHES} warm-up batches")
     if figures["batches"] < MIN_BATCHES:
@@ -170,13 +217,11 @@ def verdict(figures: dict, settings: Settings, other_load: float, fake: bool) ->
         or settings.min_batches < MIN_BATCHES
         or settings.min_seconds < MIN_SECONDS
     )
-    # Wider gates than the rules' must not make a row valid.
+    # Wider gates than the rules' must not make a row valid. (Which governors will do is not such a
+    # gate: it depends on the machine, and the table names the one that was found.)
     reduced |= settings.max_spread > MAX_SPREAD or settings.max_other_load > MAX_OTHER_LOAD
-    if reduced:
-        return {"verdict": "QUICK", "reasons": short + disturbed}
-    if short or disturbed:
-        return {"verdict": "INVALID", "reasons": short + disturbed}
-    return {"verdict": "VALID", "reasons": []}
+    judged = "QUICK" if reduced else "INVALID" if short or disturbed else "VALID"
+    return {"verdict": judged, "reasons": short + disturbed, "disturbed": disturbed}
 
 
 def _now() -> str:
@@ -199,10 +244,17 @@ def main(argv=None) -> None:
     parser.add_argument("--multi", type=int, help="passes over the set, instead of the minima")
     parser.add_argument("--max-spread", type=float, default=MAX_SPREAD, help="of time per frame")
     parser.add_argument("--max-other-load", type=float, default=MAX_OTHER_LOAD, help="of the cores")
+    parser.add_argument(
+        "--governors", nargs="*", default=GOVERNORS, help="that are accepted; none named: all"
+    )
+    parser.add_argument("--scenario", choices=SCENARIOS, default=SCENARIOS[0])
     backends.add_arguments(parser)
     parser.add_argument("--timing", required=True, help="figures to write (JSON)")
     args = stage.parse(parser, argv)
 
+    load = machine.OtherLoad()
+    if args.scenario == "single_stream" and args.batch_size != 1:
+        raise UserError(f"--batch-size: a single stream has batches of 1, not {args.batch_size}")
     settings = Settings(**{name: getattr(args, name) for name in Settings._fields})
     engine = backends.from_arguments(args)
     backend = backends.create(engine)
@@ -213,28 +265,37 @@ def main(argv=None) -> None:
     session = backend.open(Path(args.artefact), args.threads)
     opened = time.perf_counter() - start
     try:
-        load = machine.OtherLoad()
-        times = measure(session, features, args.batch_size, engine.padding, settings)
-        other_load = load.share()
+        features.verify()
+        load_before = load.share(LOOK_SECONDS)
+        load.start()
+        times = measure(session, features, args.batch_size, engine.padding, settings, args.scenario)
+        conditions = Conditions(load_before, load.share(), machine.governor())
+        device_memory = session.peak_memory_bytes()
     finally:
         session.close()
     figures = summarise(times)
-    judged = verdict(figures, settings, other_load, backend.fake)
+    judged = verdict(figures, settings, conditions, backend.fake)
+    environment = machine.environment(args.threads)
+    versions = backend.versions()
     write_json(
         args.timing,
         {
             **judged,
+            "scenario": args.scenario,
             **figures,
+            "padding_shares": padding_shares(features, args.batch_size),
             "batch_size": args.batch_size,
             "fill_up_rows": -len(features) % args.batch_size,
-            "other_load": other_load,
+            **conditions._asdict(),
             "compile_seconds": artefact["compile_seconds"] + round(opened, 3),
             "artefact_bytes": artefact["bytes"],
             "peak_memory_bytes": machine.peak_memory_bytes(),
+            "peak_device_memory_bytes": device_memory,
             "settings": settings._asdict(),
             "engine": engine._asdict(),
-            "environment": machine.environment(args.threads),
-            "versions": backend.versions(),
+            "environment": {**environment, "driver": versions.get("driver")},
+            "versions": versions,
+            "code_sha256": sources.digest(__spec__.name, backends.BACKENDS[engine.backend].module),
             **{k: model[k] for k in ("checkpoint", "checkpoint_sha256", "parameters")},
             "manifest": read_json(args.features_index)["manifest"],
             "dataset_sha256": read_json(args.features_index)["manifest_sha256"],
@@ -242,7 +303,13 @@ def main(argv=None) -> None:
             "ended": _now(),
         },
     )
-    log.info("%s: %.2f utterances/s", judged["verdict"], figures["utterances_per_s"])
+    log.info(
+        "%s, %s: %.2f utterances/s, p90 %.1f ms",
+        args.scenario.replace("_", " "),
+        judged["verdict"],
+        figures["utterances_per_s"],
+        figures["latency_ms"]["p90"],
+    )
 
 
 if __name__ == "__main__":

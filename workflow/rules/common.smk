@@ -33,6 +33,7 @@ wildcard_constraints:
     split="train|val|test|all",
     form="static|packed",
     run=r"eager|[^/]+/bs[1-9]\d*",
+    row=r"[^/]+/[^/]+/[^/]+/bs[1-9]\d*",
 
 
 # Stages are command lines of the package. `.venv/bin/snakemake` runs without the environment being
@@ -85,6 +86,27 @@ def engine_options(wildcards):
     keys = ("backend", "device", "precision", "form", "padding")
     return " ".join(
         [f"--{key} {shlex.quote(engine[key])}" for key in keys] + [f"--options {options}"]
+    )
+
+
+def timing_options():
+    """The command-line options of the timing stage."""
+    settings = dict(config["timing"])
+    governors = settings.pop("governors") or []
+    options = [option(f"--{key.replace('_', '-')}", value) for key, value in settings.items()]
+    return " ".join([*options, "--governors", *map(shlex.quote, governors)])
+
+
+def configuration_of(wildcards):
+    """What the configuration says of a row, for its record (JSON)."""
+    dataset, model = wildcards.row.split("/")[:2]
+    return json.dumps(
+        {
+            "dataset": DATASETS[dataset],
+            "model": MODELS[model],
+            **{key: config[key] for key in ("decoder", "accuracy", "timing")},
+        },
+        sort_keys=True,
     )
 
 
@@ -145,6 +167,14 @@ def manifest_of(wildcards):
     return f"results/datasets/{wildcards.dataset}/{wildcards.dataset}_{split}_manifest.json"
 
 
+def run_manifests():
+    """The manifest that each selected dataset runs on."""
+    return {
+        name: f"results/datasets/{name}/{name}_{DATASETS[name]['split']}_manifest.json"
+        for name in RUN["datasets"]
+    }
+
+
 def manifests():
     """All manifests of the selected datasets."""
     return [
@@ -171,6 +201,25 @@ def rows():
     )
 
 
+def baseline_files():
+    """The baseline's records and transcripts of the selection's datasets, models and engines."""
+    if config["baseline"] is None:
+        return []
+    folders = expand(
+        "{dataset}/{model}/{engine}",
+        dataset=RUN["datasets"],
+        model=RUN["models"],
+        engine=RUN["engines"],
+    )
+    return [
+        str(path)
+        for folder in folders
+        for name in ("record.json", "transcripts.jsonl")
+        for path in sorted(Path(config["baseline"], folder).glob(f"bs*/{name}"))
+        if re.fullmatch("bs[1-9][0-9]*", path.parent.name)
+    ]
+
+
 def published():
     """Tables of published figures of the selected datasets. AN4's are of its test split."""
     tables = {name: DATASETS[name] for name in RUN["datasets"]}
@@ -179,6 +228,11 @@ def published():
         for name, dataset in tables.items()
         if dataset["published"] and (dataset["layout"] != "an4" or dataset["split"] == "test")
     }
+
+
+def published_options():
+    """Those tables as arguments: name=path."""
+    return [f"{name}={path}" for name, path in published().items()]
 
 
 def intermediates():
@@ -214,7 +268,17 @@ def intermediates():
                 "posteriors.json",
                 "transcripts.jsonl",
                 "score.json",
+                "alignments.jsonl",
+                "agreement.json",
                 "timing.json",
+                "record.json",
             ],
+        )
+        + expand(
+            "results/{dataset}/{model}/{engine}/{file}",
+            dataset=RUN["datasets"],
+            model=RUN["models"],
+            engine=RUN["engines"],
+            file=["single_stream.json", "bs1/compiled", "bs1/compiled.json"],
         )
     )

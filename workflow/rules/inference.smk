@@ -106,19 +106,70 @@ rule decode:
 rule score:
     input:
         transcripts="results/{dataset}/{model}/{engine}/bs{batch_size}/transcripts.jsonl",
-        eager="results/{dataset}/{model}/eager/transcripts.jsonl",
+        features_index="results/{dataset}/{model}/features.json",
+        training_texts=lambda wildcards: MODELS[wildcards.model]["training_texts"] or [],
         code=stage_sources("score"),
     output:
-        "results/{dataset}/{model}/{engine}/bs{batch_size}/score.json",
+        score="results/{dataset}/{model}/{engine}/bs{batch_size}/score.json",
+        alignments="results/{dataset}/{model}/{engine}/bs{batch_size}/alignments.jsonl",
     log:
         "results/logs/{dataset}/{model}/{engine}/bs{batch_size}/score.log",
     benchmark:
         "results/benchmarks/{dataset}/{model}/{engine}/bs{batch_size}/score.tsv"
     conda:
         "../../envs/cpu.yaml"
+    params:
+        training_texts=lambda wildcards: option(
+            "--training-texts", MODELS[wildcards.model]["training_texts"]
+        ),
     shell:
         "python -m deepspeech2.score --log {log:q} --transcripts {input.transcripts:q} "
-        "--eager {input.eager:q} --score {output:q}"
+        "--features-index {input.features_index:q} {params.training_texts} "
+        "--score {output.score:q} --alignments {output.alignments:q}"
+
+
+rule agreement:
+    input:
+        transcripts="results/{dataset}/{model}/{engine}/bs{batch_size}/transcripts.jsonl",
+        posteriors="results/{dataset}/{model}/{engine}/bs{batch_size}/posteriors.bin",
+        index="results/{dataset}/{model}/{engine}/bs{batch_size}/posteriors.json",
+        eager_transcripts="results/{dataset}/{model}/eager/transcripts.jsonl",
+        eager_posteriors="results/{dataset}/{model}/eager/posteriors.bin",
+        eager_index="results/{dataset}/{model}/eager/posteriors.json",
+        code=stage_sources("agreement"),
+    output:
+        "results/{dataset}/{model}/{engine}/bs{batch_size}/agreement.json",
+    log:
+        "results/logs/{dataset}/{model}/{engine}/bs{batch_size}/agreement.log",
+    benchmark:
+        "results/benchmarks/{dataset}/{model}/{engine}/bs{batch_size}/agreement.tsv"
+    conda:
+        "../../envs/cpu.yaml"
+    shell:
+        "python -m deepspeech2.agreement --log {log:q} --transcripts {input.transcripts:q} "
+        "--posteriors {input.posteriors:q} --posteriors-index {input.index:q} "
+        "--eager-transcripts {input.eager_transcripts:q} "
+        "--eager-posteriors {input.eager_posteriors:q} "
+        "--eager-posteriors-index {input.eager_index:q} --agreement {output:q}"
+
+
+# The guide's text files, only where they are asked for: snakemake dumpout.
+rule dumpout_of:
+    input:
+        posteriors="results/{dataset}/{model}/{engine}/bs{batch_size}/posteriors.bin",
+        index="results/{dataset}/{model}/{engine}/bs{batch_size}/posteriors.json",
+        code=stage_sources("dumpout"),
+    output:
+        directory("results/{dataset}/{model}/{engine}/bs{batch_size}/dumpout"),
+    log:
+        "results/logs/{dataset}/{model}/{engine}/bs{batch_size}/dumpout.log",
+    benchmark:
+        "results/benchmarks/{dataset}/{model}/{engine}/bs{batch_size}/dumpout.tsv"
+    conda:
+        "../../envs/cpu.yaml"
+    shell:
+        "python -m deepspeech2.dumpout --log {log:q} --posteriors {input.posteriors:q} "
+        "--posteriors-index {input.index:q} --dumpout {output:q}"
 
 
 # More threads than any machine has: Snakemake scales them down to --cores, so that nothing else
@@ -143,12 +194,67 @@ rule timing:
     params:
         python=python_of,
         engine=engine_options,
-        timing=" ".join(
-            option(f"--{key.replace('_', '-')}", value) for key, value in config["timing"].items()
-        ),
+        timing=timing_options(),
     shell:
         "{params.python:q} -m deepspeech2.timing --log {log:q} --features {input.features:q} "
         "--features-index {input.features_index:q} --model {input.model:q} "
         "--artefact {input.artefact:q} --artefact-index {input.artefact_index:q} "
         "--batch-size {wildcards.batch_size} --threads {threads} {params.timing} "
         "{params.engine} --timing {output:q}"
+
+
+# One utterance at a time, as a service gets them: how long does each wait?
+rule single_stream:
+    input:
+        features="results/{dataset}/{model}/features",
+        features_index="results/{dataset}/{model}/features.json",
+        model="results/models/{model}/model.json",
+        artefact="results/{dataset}/{model}/{engine}/bs1/compiled",
+        artefact_index="results/{dataset}/{model}/{engine}/bs1/compiled.json",
+        code=backend_sources("timing"),
+    output:
+        "results/{dataset}/{model}/{engine}/single_stream.json",
+    log:
+        "results/logs/{dataset}/{model}/{engine}/single_stream.log",
+    benchmark:
+        "results/benchmarks/{dataset}/{model}/{engine}/single_stream.tsv"
+    conda:
+        "../../envs/cpu.yaml"
+    threads: 1024
+    params:
+        python=python_of,
+        engine=engine_options,
+        timing=timing_options(),
+    shell:
+        "{params.python:q} -m deepspeech2.timing --log {log:q} --features {input.features:q} "
+        "--features-index {input.features_index:q} --model {input.model:q} "
+        "--artefact {input.artefact:q} --artefact-index {input.artefact_index:q} "
+        "--batch-size 1 --scenario single_stream --threads {threads} {params.timing} "
+        "{params.engine} --timing {output:q}"
+
+
+rule record:
+    input:
+        score="results/{row}/score.json",
+        agreement="results/{row}/agreement.json",
+        timing="results/{row}/timing.json",
+        posteriors_index="results/{row}/posteriors.json",
+        single_stream=lambda wildcards: (
+            f"results/{wildcards.row.rpartition('/')[0]}/single_stream.json"
+        ),
+        code=stage_sources("record"),
+    output:
+        "results/{row}/record.json",
+    log:
+        "results/logs/{row}/record.log",
+    benchmark:
+        "results/benchmarks/{row}/record.tsv"
+    conda:
+        "../../envs/cpu.yaml"
+    params:
+        configuration=configuration_of,
+        folder=lambda wildcards: f"results/{wildcards.row}",
+    shell:
+        "python -m deepspeech2.record --log {log:q} --row {wildcards.row:q} "
+        "--folder {params.folder:q} --single-stream {input.single_stream:q} "
+        "--configuration {params.configuration:q} --record {output:q}"

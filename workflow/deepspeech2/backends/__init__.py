@@ -72,6 +72,10 @@ class Session(abc.ABC):
     def download(self, result: Any) -> tuple[np.ndarray, np.ndarray]:
         """Probabilities (B, T', classes) float32 and output lengths (B,) int32 on the host."""
 
+    def peak_memory_bytes(self) -> int | None:
+        """The most memory that the device has held, or None where it is the host's."""
+        return None
+
     def close(self) -> None:  # noqa: B027  most sessions have nothing to free
         """Free the device."""
 

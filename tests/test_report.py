@@ -1,0 +1,360 @@
+"""The report, its figures and tables, of a run on hostile data; and the page in a real browser."""
+
+import csv
+import json
+import os
+import re
+import shutil
+import xml.etree.ElementTree as ElementTree
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+import soundfile
+import yaml
+from conftest import ROOT, copy_project
+from deepspeech2 import figures, listing, media, report
+from deepspeech2.architecture import Spectrogram
+from helpers import (
+    TINY,
+    assert_one_line_error,
+    run_stage,
+    snakemake,
+    tiny_description,
+    tone,
+    write_safetensors,
+)
+
+CHARACTERS = "_<>/=\"'& ()[]{}!;:-1scriptale"
+TEXTS = {
+    "<img src=x onerror=alert(1)>": "<script>alert(1)</script>",
+    "größe $x_1$": "\"'&& ;: []{}",
+    "a&amp;b": "<!-- script",
+    "plain": "alert   (1)",
+}
+SPEAKERS = ("<b>bold</b>", 'x" onload="alert(1)', "größe", "")
+ENGINES = ("cpu-fp32", "cpu-fp32-packed")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A finished run: hostile names, speakers, texts and labels, two engines, two batch sizes."""
+    folder = copy_project(tmp_path_factory.mktemp("report") / "a checkout")
+    assert len(set(CHARACTERS)) == len(CHARACTERS) == TINY.classes
+    (folder / "labels.json").write_text(json.dumps(list(CHARACTERS)))
+    description = {**tiny_description(), "labels": list(CHARACTERS)}
+    write_safetensors(folder / "tiny.safetensors", description=description)
+    lines = ["path\ttranscript\tspeaker"]
+    for number, ((name, text), speaker) in enumerate(zip(TEXTS.items(), SPEAKERS)):
+        soundfile.write(folder / f"{name}.wav", tone(0.5 + 0.1 * number, number), 16000)
+        lines.append(f"{name}.wav\t{text}\t{speaker}")
+    (folder / "corpus.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    config = {
+        "run": {"datasets": ["own"], "models": ["tiny"], "engines": list(ENGINES),
+                "batch_sizes": [1, 3]},
+        "datasets": {"own": {"layout": "tsv", "path": "corpus.tsv", "labels": "labels.json"}},
+        "models": {"tiny": {"checkpoint": "tiny.safetensors"}},
+        "timing": {"warmup_batches": 0, "min_batches": 1, "min_seconds": 0},
+    }  # fmt: skip
+    (folder / "own.yaml").write_text(yaml.safe_dump(config))
+    snakemake(folder, "--cores", 2, "--configfile", "own.yaml")
+    return folder
+
+
+class Page(HTMLParser):
+    """Collects what a page could load or run, and its text."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.addresses, self.handlers, self.texts = [], [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        for name, value in attributes:
+            if name in ("src", "href", "xlink:href", "action", "srcset", "poster", "data"):
+                self.addresses.append(value)
+            if name.startswith("on"):
+                self.handlers.append((tag, name))
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+
+def test_nothing_of_the_data_becomes_markup(project):
+    text = (project / "results/report.html").read_text(encoding="utf-8")
+    page = Page(text)
+    assert page.tags.count("script") == 1 and not page.handlers and "b" in page.tags
+    assert page.addresses
+    assert all(a.startswith(("data:audio/mpeg", "data:image/webp", "#")) for a in page.addresses)
+    assert "default-src 'none'" in text and "url(http" not in text
+    shown = "".join(page.texts)
+    for part in (*TEXTS, *SPEAKERS, "<script>alert(1)</script>"):
+        assert " ".join(part.split()) in " ".join(shown.split()), part
+    assert "<img src=x" not in text and "<script>a" not in text and "<b>bold" not in text
+    assert text.count("<img") == page.tags.count("img") == page.tags.count("audio") <= 8
+
+
+def test_every_misrecognised_utterance_is_listed_once_for_all_its_rows(project):
+    with open(project / "results/tables/errors.tsv", newline="", encoding="utf-8") as file:
+        found = list(csv.DictReader(file, delimiter="\t"))
+    assert {e["utterance"] for e in found} == set(TEXTS)  # random weights get none right
+    row = project / "results/own/tiny/cpu-fp32/bs3"
+    lines = (row / "transcripts.jsonl").read_text(encoding="utf-8").splitlines()
+    for line in map(json.loads, lines):
+        matches = [e for e in found if e["utterance"] == line["id"]
+                   and e["hypothesis"] == line["hypothesis"]]  # fmt: skip
+        assert len(matches) == 1 and "cpu-fp32 at" in matches[0]["rows"]
+        assert matches[0]["reference"] == line["reference"]
+    errors = [int(e["errors"]) for e in found]
+    assert errors == sorted(errors, reverse=True)
+
+
+def test_the_tables(project):
+    tables = {}
+    for name in listing.COLUMNS:
+        with open(project / f"results/tables/{name}.tsv", newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file, delimiter="\t")
+            tables[name] = list(reader)
+            assert reader.fieldnames == listing.COLUMNS[name].split()
+    assert len(tables["agreement"]) == 4 and len(tables["engines"]) == 2
+    for line in tables["engines"]:
+        assert (line["engine"], line["against"]) == (ENGINES[1], ENGINES[0])
+        assert float(line["speed_ratio"]) > 0
+        assert float(line["wer_difference"]) == 0 == float(line["p_worse"])
+    speakers = {p["name"]: p["utterances"] for p in tables["parts"] if p["kind"] == "speaker"}
+    assert speakers == dict.fromkeys(filter(None, SPEAKERS), "1")
+    for row in (r for e in ENGINES for r in (f"own/tiny/{e}/bs1", f"own/tiny/{e}/bs3")):
+        score = json.loads((project / "results" / row / "score.json").read_text())
+        counted = sum(
+            int(c["count"]) for c in tables["confusions"]
+            if c["kind"] == "words" and f"own/tiny/{c['engine']}/bs{c['batch_size']}" == row
+        )  # fmt: skip
+        wer = score["wer"]
+        assert counted == wer["substitutions"] + wer["deletions"] + wer["insertions"]
+
+
+def test_the_figures_are_whole_and_the_same_every_time(project, tmp_path):
+    rows = [f"own/tiny/{engine}/bs{n}" for engine in ENGINES for n in (1, 3)]
+    arguments = ("--results", project / "results", "--rows", *rows, "--figures", tmp_path)
+    assert run_stage("figures", *arguments).returncode == 0
+    for name in figures.FIGURES:
+        path = project / f"results/figures/{name}.svg"
+        texts = "".join(ElementTree.parse(path).getroot().itertext())
+        assert "batch size" in texts and "http" not in texts
+        assert path.read_bytes() == (tmp_path / f"{name}.svg").read_bytes()
+        if name not in ("padding", "phases"):
+            assert all(engine in texts for engine in ENGINES)
+
+
+def test_figures_show_the_records_values(project):
+    """The line of the throughput figure goes through the table's values."""
+    records = [json.loads((project / f"results/own/tiny/cpu-fp32/bs{n}/record.json").read_text())
+               for n in (1, 3)]  # fmt: skip
+    published = {"own": {1: {"published_utterances_per_s": 2.5}, 4: {}}}
+    (axes,) = figures.draw("throughput", records, published).axes
+    lines = [line.get_xydata().tolist() for line in axes.lines]
+    speeds = [r["offline"]["utterances_per_s"] for r in records]
+    assert [[0.0, speeds[0]], [1.0, speeds[1]]] in lines and [[0.0, 2.5]] in lines
+    (axes,) = figures.draw("wer", records, {"own": {1: {"published_wer": 9.5}}}).axes
+    wer = records[0]["accuracy"]["wer"]
+    low, high = axes.containers[0].lines[2][0].get_segments()[0][:, 1]
+    assert (low, high) == pytest.approx((wer["low"], wer["high"]))
+    assert [0.0, 9.5] in [line.get_xydata().tolist()[0] for line in axes.lines]
+
+
+def test_captions_and_rules_name_what_the_stages_make():
+    rules = (ROOT / "workflow/rules/report.smk").read_text()
+    for names, stage_names in (("FIGURES", figures.FIGURES), ("TABLES", listing.COLUMNS)):
+        found = re.search(rf"^{names} = \((.*)\)$", rules, re.M).group(1)
+        assert re.findall(r'"(\w+)"', found) == list(stage_names)
+        for name in stage_names:
+            assert len((ROOT / f"workflow/report/{name}.rst").read_text()) > 40
+
+
+def test_snakemakes_own_report_has_everything_with_captions(project):
+    snakemake(project, "--report", "all.html", "--configfile", "own.yaml")
+    text = (project / "all.html").read_text(encoding="utf-8")
+    for name in (*figures.FIGURES, *listing.COLUMNS):
+        assert f"{name}." in text
+        caption = (ROOT / f"workflow/report/{name}.rst").read_text().split(".")[0]
+        assert " ".join(caption.split())[:40] in " ".join(text.split()), name
+
+
+def test_sound_and_picture(tmp_path):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, tone(1.5, 1), 16000)
+    sound = media.sound(path)
+    (tmp_path / "a.mp3").write_bytes(sound)
+    samples, rate = soundfile.read(tmp_path / "a.mp3")
+    assert rate == 16000 and len(samples) >= 1.4 * 16000 and np.abs(samples).max() > 0.01
+    assert len(sound) < path.stat().st_size / 4
+    random = np.random.default_rng(0)
+    posteriors = random.dirichlet(np.full(29, 0.05), 76).astype(np.float32)
+    labels = ["_", *"$\\<>&", *map(chr, range(0x3B1, 0x3B1 + 23))]
+    drawn = media.picture(
+        random.standard_normal((161, 151)).astype("f4"), posteriors, labels, Spectrogram()
+    )
+    assert drawn[:4] == b"RIFF" and drawn[8:12] == b"WEBP" and 1000 < len(drawn) < 200_000
+
+
+def test_the_page_stays_small(project, monkeypatch):
+    """Sound and pictures stop at the limit; the errors are listed all the same."""
+    results = project / "results"
+    rows = listing.read_rows(results, ["own/tiny/cpu-fp32/bs1"])
+    manifests = {"own": str(results / "datasets/own/own_all_manifest.json")}
+    errors = listing.errors(results, rows)
+    assert report.add_media(results, errors, manifests, 1) == 4
+    size = sum(len(e["sound"]) + len(e["picture"]) for e in errors) * 3 // 4
+    errors = listing.errors(results, rows)
+    monkeypatch.setattr(report, "MEDIA_BYTES", size // 2)
+    heard = report.add_media(results, errors, manifests, 1)
+    assert 0 < heard < 4 and ["sound" in e for e in errors] == [i < heard for i in range(4)]
+    monkeypatch.setattr(report, "MEDIA_BYTES", 1 << 30)
+    monkeypatch.setattr(report, "MAX_HEARD", 2)
+    assert report.add_media(results, listing.errors(results, rows), manifests, 1) == 2
+
+
+def test_altered_transcripts_are_refused(project, tmp_path):
+    results = tmp_path / "results"
+    shutil.copytree(project / "results", results)
+    row = "own/tiny/cpu-fp32/bs1"
+    path = results / row / "transcripts.jsonl"
+    path.write_text(path.read_text().replace("alert", "ALERT"))
+    result = run_stage("listing", "--results", results, "--rows", row, "--tables", tmp_path / "t")
+    assert_one_line_error(result, "transcripts.jsonl: altered")
+
+
+@pytest.mark.parametrize("kind", ["all empty", "all right", "one utterance"])
+def test_extreme_results(project, tmp_path, kind):
+    """Scores, records, tables, figures and report of results that have nothing, or everything."""
+    results = tmp_path / "results"
+    shutil.copytree(project / "results", results)
+    row = "own/tiny/cpu-fp32/bs1"
+    path = results / row / "transcripts.jsonl"
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    for line in lines:
+        line["hypothesis"] = line["reference"] if kind == "all right" else ""
+    lines = lines[:1] if kind == "one utterance" else lines
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    features = results / "own/tiny/features.json"
+    options = {"--results": results, "--rows": row, "--figures": tmp_path / "figures"}
+
+    def run(stage, *names, **more):
+        arguments = [a for n in names for a in (n, options[n])]
+        result = run_stage(stage, *arguments, *(a for k, v in more.items() for a in (f"--{k}", v)))
+        assert result.returncode == 0, result.stderr
+
+    folder = results / row
+    run("score", transcripts=path, score=folder / "score.json",
+        alignments=folder / "alignments.jsonl", **{"features-index": features})  # fmt: skip
+    run("record", row=row, folder=folder, record=folder / "record.json",
+        **{"single-stream": results / "own/tiny/cpu-fp32/single_stream.json"})  # fmt: skip
+    run("table", "--results", "--rows", tsv=tmp_path / "t", md=tmp_path / "m", html=tmp_path / "h")
+    run("figures", "--results", "--rows", "--figures")
+    run("listing", "--results", "--rows", tables=tmp_path / "tables")
+    manifest = f"own={results / 'datasets/own/own_all_manifest.json'}"
+    run("report", "--results", "--rows", "--figures", manifests=manifest,
+        template=ROOT / "workflow/report/report.html.j2", report=tmp_path / "r.html")  # fmt: skip
+    score = json.loads((folder / "score.json").read_text())
+    wrong = 0 if kind == "all right" else len(lines)
+    assert score["wer"]["percent"] == (100 if wrong else 0)
+    assert score["coverage"] == {"scored": len(lines), "of": 4, "empty": wrong}
+    text = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert f"{wrong} misrecognised utterances" in text and text.count("<audio") == wrong
+    assert f"scored {len(lines)} of 4 utterances, empty {wrong}" in (tmp_path / "m").read_text()
+
+
+def chromium():
+    """Path of the browser, and playwright; without them the test skips, or fails in CI."""
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
+    if path is None:
+        reason = "needs a headless browser (Debian: apt-get install chromium)"
+        if os.environ.get("REQUIRE_BROWSER"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return path
+
+
+@pytest.fixture
+def browser():
+    path = chromium()
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        found = playwright.chromium.launch(
+            executable_path=path,
+            # Containers have no sandbox of their own; the page is ours.
+            args=["--no-sandbox", "--autoplay-policy=no-user-gesture-required"],
+        )
+        yield found
+        found.close()
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "scheme"), [(390, 844, "dark"), (1280, 900, "light")], ids=["phone", "desk"]
+)
+def test_the_page_in_a_browser(project, browser, tmp_path, width, height, scheme):
+    """From disk, with the network off: no error, no request, it sorts, filters, searches, plays."""
+    context = browser.new_context(
+        viewport={"width": width, "height": height}, color_scheme=scheme, offline=True
+    )
+    page = context.new_page()
+    complaints, requests = [], []
+    page.on("console", lambda m: complaints.append(m.text) if m.type != "log" else None)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("dialog", lambda dialog: (complaints.append(dialog.message), dialog.dismiss()))
+    page.on("request", lambda r: requests.append(r.url) if r.url[:5] != "data:" else None)
+    page.goto((project / "results/report.html").as_uri())
+    assert len(requests) == 1
+
+    cards = page.locator(".error:visible")
+    total = cards.count()
+    assert total >= len(TEXTS)
+
+    def values(key):
+        return cards.evaluate_all("(cards, key) => cards.map(c => c.dataset[key])", key)
+
+    for key in ("errors", "seconds", "rate"):
+        page.select_option("#sort", key)
+        found = list(map(float, values(key)))
+        assert found == sorted(found, reverse=True)
+    page.select_option("#sort", "name")
+    assert len(set(values("name"))) == len(TEXTS)
+    page.select_option(".filter[data-key=speaker]", SPEAKERS[1])
+    assert set(values("speaker")) == {SPEAKERS[1]}
+    assert page.locator("#count").inner_text() == f"{cards.count()} shown"
+    page.select_option(".filter[data-key=speaker]", "")
+    page.fill("#search", "<SCRIPT>alert(1)")
+    assert set(values("name")) == {next(iter(TEXTS))}
+    page.fill("#search", "no such text")
+    assert cards.count() == 0
+    page.fill("#search", "")
+    assert cards.count() == total
+
+    page.check("#open")
+    ended = page.locator("audio").first.evaluate(
+        """audio => new Promise((resolve, reject) => {
+            audio.onended = () => resolve([audio.ended, audio.duration]);
+            audio.onerror = () => reject(audio.error.message);
+            audio.play().catch(reject);
+        })"""
+    )
+    assert ended[0] and ended[1] > 0.4
+    pictures = page.locator(".error img")
+    for number in range(pictures.count()):
+        pictures.nth(number).scroll_into_view_if_needed()
+    page.wait_for_function("[...document.querySelectorAll('.error img')].every(i => i.complete)")
+    widths = pictures.evaluate_all("images => images.map(i => [i.naturalWidth, i.clientWidth])")
+    assert all(natural > 300 and 200 < shown <= width for natural, shown in widths)
+    # Nothing but what scrolls by itself is wider than the screen.
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    svg = page.locator("figure svg").first.bounding_box()
+    assert svg["width"] <= width and svg["height"] > 150
+    background = page.evaluate("getComputedStyle(document.querySelector('figure text')).fill")
+    ink = [int(n) for n in re.findall(r"\d+", background)[:3]]
+    assert min(ink) > 150 if scheme == "dark" else max(ink) < 100
+    shot = page.screenshot(path=tmp_path / "page.png", full_page=True)
+    assert len(shot) > 20_000
+    assert not complaints and len(requests) == 1
+    context.close()

@@ -1,0 +1,33 @@
+"""Fail where a comparison with a baseline does, and name the rows that do not pass.
+
+The tables of the comparison are written before, by `compare`, and stay: this only reads its verdict
+(JSON) and ends with exit status 0 if every row passes, else with 1 and one line that lists the
+rows and what is wrong with them.
+"""
+
+from __future__ import annotations
+
+from deepspeech2 import stage
+from deepspeech2.files import read_json
+from deepspeech2.stage import UserError, log
+
+
+def main(argv=None) -> None:
+    """Command line: see `--help`."""
+    parser = stage.parser(__doc__)
+    parser.add_argument("--comparison", required=True, help="what compare found (JSON)")
+    args = stage.parse(parser, argv)
+
+    found = read_json(args.comparison)
+    try:
+        verdict, reasons, rows = found["verdict"], found["reasons"], len(found["rows"])
+        listed = "; ".join(reasons)
+    except (KeyError, TypeError):
+        raise UserError(f"{args.comparison}: no comparison; make it anew with compare") from None
+    if verdict != "PASS":
+        raise UserError(f"{args.comparison}: {len(reasons)} of {rows} rows do not pass: {listed}")
+    log.info("all %d rows pass", rows)
+
+
+if __name__ == "__main__":
+    stage.run(main)

@@ -304,7 +304,7 @@ def stage(tmp_path, session, monkeypatch):
     # Until the first batch, others use a twentieth of the cores.
     cores = machine.psutil.cpu_count()
     monkeypatch.setattr(
-        machine, "_busy_seconds", lambda: 0.05 * cores * min(session.clock.now, 0.5)
+        machine, "_busy_seconds", lambda: 0.05 * cores * min(session.clock.now, timing.LOOK_SECONDS)
     )
     monkeypatch.setattr(machine.OtherLoad, "_own_seconds", lambda _: 0.0)
     monkeypatch.setattr(machine, "governor", lambda: "powersave")
@@ -402,6 +402,26 @@ def test_load_before_the_run_is_looked_for_long_enough(monkeypatch):
     sleep(0.2)
     assert load.share(0.5) == pytest.approx(0.5) and now["clock"] == pytest.approx(0.5)
     assert load.share(0.5) == pytest.approx(0.5) and now["clock"] == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("loads", "last", "looks"),
+    [([0.05], 0.05, 1), ([0.9, 0.3, 0.1], 0.1, 3), ([0.5] * 99, 0.5, timing.LOOKS)],
+)
+def test_short_load_before_the_run_is_waited_for(loads, last, looks):
+    class Load:
+        seen = 0
+
+        def start(self):
+            pass
+
+        def share(self, seconds):
+            assert seconds == timing.LOOK_SECONDS
+            self.seen += 1
+            return loads[self.seen - 1]
+
+    load = Load()
+    assert timing.quiet(load, 0.1) == last and load.seen == looks
 
 
 def test_load_of_other_processes_is_seen():

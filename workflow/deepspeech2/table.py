@@ -28,7 +28,8 @@ COLUMNS = (
     "versions checkpoint parameters checkpoint_sha256 manifest dataset_sha256 "
     "stream_p50_ms stream_p90_ms stream_p95_ms stream_p99_ms stream_mean_ms stream_verdict "
     "stream_reasons stream_disturbed ser scored of empty wer_unseen unseen_utterances "
-    "largest_posterior_difference padding_share_longest padding_share_batch peak_device_memory_bytes load_before governor "
+    "largest_posterior_difference padding_share_longest padding_share_batch "
+    "peak_device_memory_bytes load_before governor "
     "git_revision disturbed"
 ).split()
 # Columns of the Markdown and HTML tables, and what they are called there.

@@ -39,3 +39,12 @@ def copy_project(target: Path) -> Path:
     )
     shutil.copytree(ROOT, target, ignore=ignore)
     return target
+
+
+# The workers take whole files in this order: those that take minutes first, or one worker ends
+# with them while the other has nothing left to do.
+SLOW = ("test_parity", "test_staleness", "test_workflow", "test_report", "test_compare")
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: SLOW.index(item.path.stem) if item.path.stem in SLOW else len(SLOW))

@@ -156,6 +156,11 @@ def test_figures_show_the_records_values(project):
     lines = [line.get_xydata().tolist() for line in axes.lines]
     speeds = [r["offline"]["utterances_per_s"] for r in records]
     assert [[0.0, speeds[0]], [1.0, speeds[1]]] in lines and [[0.0, 2.5]] in lines
+    (axes,) = figures.draw("rtfx", records, published).axes
+    mean = records[0]["offline"]["rtfx"] / speeds[0]  # seconds of an utterance
+    (shown,) = (y for line in axes.lines for x, y in line.get_xydata().tolist()[:1]
+                if line.get_linestyle() == "--")  # fmt: skip
+    assert shown == pytest.approx(2.5 * mean)
     (axes,) = figures.draw("wer", records, {"own": {1: {"published_wer": 9.5}}}).axes
     wer = records[0]["accuracy"]["wer"]
     low, high = axes.containers[0].lines[2][0].get_segments()[0][:, 1]

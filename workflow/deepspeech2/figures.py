@@ -112,22 +112,31 @@ def _rate(records, places, key: str, what: str, published=()) -> Figure:
     return figure
 
 
-def throughput(records: list[dict], places: list[int], published: dict) -> Figure:
-    """Utterances per second; bars are the spread of the batches."""
-    columns = [
-        (engine, {size: row[key] for size, row in table.items() if key in row})
-        for table in published.values()
+def _published(published: dict, scale: dict) -> list[tuple[str, dict[int, float]]]:
+    """Published throughput of each dataset by batch size, times the dataset's `scale`."""
+    return [
+        (engine, {size: row[key] * scale[name] for size, row in table.items() if key in row})
+        for name, table in published.items()
         for engine, key in (
             ("torch_aie", "published_utterances_per_s"),
             ("ACL", "published_acl_utterances_per_s"),
         )
     ]
+
+
+def throughput(records: list[dict], places: list[int], published: dict) -> Figure:
+    """Utterances per second; bars are the spread of the batches."""
+    columns = _published(published, dict.fromkeys(published, 1))
     return _rate(records, places, "utterances_per_s", "utterances/s", columns)
 
 
 def rtfx(records: list[dict], places: list[int], published: dict) -> Figure:
-    """Seconds of audio per second."""
-    return _rate(records, places, "rtfx", "RTFx (s of audio per s)")
+    """Seconds of audio per second; the published ones follow from the utterances' mean length."""
+    seconds = {
+        r["dataset"]: r["offline"]["rtfx"] / r["offline"]["utterances_per_s"] for r in records
+    }
+    columns = _published(published, seconds)
+    return _rate(records, places, "rtfx", "RTFx (s of audio per s)", columns)
 
 
 def latency(records: list[dict], places: list[int], published: dict) -> Figure:

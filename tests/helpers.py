@@ -108,6 +108,7 @@ def timing_content(**changes):
         "latency_ms": latencies(),
         "end_to_end_latency_ms": latencies(),
         "batch_ms": [9.5, 10.5],
+        "end_to_end_batch_ms": [9.75, 10.75],
         "spread": 0.0271,
         "phase_seconds": {"assemble": 0.25, "upload": 0.5, "forward": 10.25, "download": 0.125},
         "padding_share": 0.6,
@@ -177,6 +178,10 @@ def row_content():
             "parts": {"speaker": [], "length": [], "text": [], "seen": [seen, unseen]},
             "confusions": {"words": [["A", "B", 3]], "characters": []},
             "transcripts_sha256": "3" * 64,
+            "alignments_sha256": "8" * 64,
+            "training_texts_sha256": "9" * 64,
+            "code_sha256": "a" * 64,
+            "libraries": {"Levenshtein": "0.27.5", "kaldialign": "0.12.0"},
         },
         "agreement.json": {
             "utterances": 130,

@@ -143,6 +143,20 @@ def test_every_import_of_every_stage_is_followed():
         assert set(found.stdout.split()) <= listed, name
 
 
+def test_what_a_killed_process_left_is_removed(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        process.wait()
+    names = f".x.{process.pid}.tmp", f".x.{os.getpid()}9999999.tmp", f".x.{os.getppid()}.tmp"
+    for name in (*names, ".x.a.tmp", f".xy.{process.pid}.tmp"):
+        (tmp_path / name).write_text("half")
+    (tmp_path / f".x.{process.pid}.old.tmp").mkdir()
+    with files.replacing(tmp_path / "x") as temporary:
+        temporary.write_text("whole")
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"x", names[2], ".x.a.tmp", f".xy.{process.pid}.tmp"}
+    assert (tmp_path / "x").read_text() == "whole"
+
+
 def test_every_registered_backend_is_a_module():
     for entry in backends.BACKENDS.values():
         assert sources.of(entry.module) and entry.source in backends.SOURCES

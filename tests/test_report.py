@@ -220,14 +220,48 @@ def test_the_page_stays_small(project, monkeypatch):
     assert report.add_media(results, listing.errors(results, rows), manifests, 1) == 2
 
 
-def test_altered_transcripts_are_refused(project, tmp_path):
+@pytest.mark.parametrize("name", ["transcripts", "alignments"])
+def test_altered_transcripts_are_refused(project, tmp_path, name):
     results = tmp_path / "results"
     shutil.copytree(project / "results", results)
     row = "own/tiny/cpu-fp32/bs1"
-    path = results / row / "transcripts.jsonl"
+    path = results / row / f"{name}.jsonl"
     path.write_text(path.read_text().replace("alert", "ALERT"))
     result = run_stage("listing", "--results", results, "--rows", row, "--tables", tmp_path / "t")
-    assert_one_line_error(result, "transcripts.jsonl: altered")
+    assert_one_line_error(result, f"{name}.jsonl: altered")
+
+
+def test_altered_and_broken_audio_is_refused(project, tmp_path):
+    results = tmp_path / "results"
+    shutil.copytree(project / "results", results)
+    wav = results / "datasets/own/corpus/wav/plain.wav"
+    wav.write_bytes(b"no audio")
+    arguments = (
+        "--results", results, "--rows", "own/tiny/cpu-fp32/bs1", "--figures", results / "figures",
+        "--template", ROOT / "workflow/report/report.html.j2", "--report", tmp_path / "r.html",
+        "--manifests",
+    )  # fmt: skip
+    manifest = results / "datasets/own/own_all_manifest.json"
+    assert_one_line_error(run_stage("report", *arguments, f"own={manifest}"), "plain.wav: altered")
+    content = json.loads(manifest.read_text())
+    for sample in content["samples"]:
+        del sample["wav_sha256"]  # as another program writes it
+    manifest.write_text(json.dumps(content))
+    result = run_stage("report", *arguments, f"own={manifest}")
+    assert_one_line_error(result, "plain.wav: cannot be read as audio")
+
+
+def test_a_long_list_stops_at_its_size(project, monkeypatch, tmp_path):
+    monkeypatch.setattr(report, "LIST_BYTES", 2 * report.CARD_BYTES)
+    report.main([
+        "--results", str(project / "results"), "--rows", "own/tiny/cpu-fp32/bs1",
+        "--manifests", f"own={project / 'results/datasets/own/own_all_manifest.json'}",
+        "--figures", str(project / "results/figures"),
+        "--template", str(ROOT / "workflow/report/report.html.j2"),
+        "--report", str(tmp_path / "r.html"),
+    ])  # fmt: skip
+    text = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert text.count('class="error"') == 1 and "of which the 1 with most errors are listed" in text
 
 
 @pytest.mark.parametrize("kind", ["all empty", "all right", "one utterance"])

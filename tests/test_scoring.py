@@ -376,7 +376,12 @@ def test_the_stage_writes_the_same_bytes_whatever_the_hash_seed(tmp_path):
     for name in ("s{}.json", "a{}.jsonl"):
         assert (tmp_path / name.format(0)).read_bytes() == (tmp_path / name.format(1)).read_bytes()
     found = json.loads((tmp_path / "s0.json").read_text())
-    assert found.pop("transcripts_sha256") == score.sha256(transcripts)
+    for name, path in (
+        ("transcripts", transcripts), ("training_texts", tmp_path / "texts"),
+        ("alignments", tmp_path / "a0.jsonl"),
+    ):  # fmt: skip
+        assert found.pop(f"{name}_sha256") == score.sha256(path)
+    assert len(found.pop("code_sha256")) == 64 and "kaldialign" in found.pop("libraries")
     plain = json.loads(json.dumps(score.score(hypotheses(), UTTERANCES, {"YES"})))
     assert found == plain
     lines = [json.loads(line) for line in (tmp_path / "a0.jsonl").read_text().splitlines()]

@@ -147,10 +147,21 @@ def test_coverage_is_told_once_for_all_rows_that_have_it(tmp_path):
     build(tmp_path, rows)
     lines = (tmp_path / "table.md").read_text().splitlines()
     assert [line for line in lines if "scored" in line and "empty" in line] == [
-        "- d: scored 130 of 131 utterances, empty 7.",
-        "- d: scored 129 of 131 utterances, empty 0.",
+        "- d/m/e: scored 130 of 131 utterances, empty 7.",
+        "- d/m/e: scored 129 of 131 utterances, empty 0.",
         "- other: scored 130 of 131 utterances, empty 7.",
     ]
+
+
+def test_a_single_stream_of_another_machine_is_told(tmp_path):
+    """It is measured once for all batch sizes, so maybe with other threads, or elsewhere."""
+    environment = {**timing_content()["environment"], "threads": 1, "cpu": "Another CPU"}
+    rows = [write_row(tmp_path, "d/m/e/bs1", single_stream={"environment": environment})]
+    build(tmp_path, rows)
+    text = (tmp_path / "table.md").read_text()
+    assert "Single latency of d/m/e: measured on Another CPU with 1 threads." in text
+    build(tmp_path, [write_row(tmp_path, "d/m/e/bs1")])
+    assert "Single latency of" not in (tmp_path / "table.md").read_text()
 
 
 def test_rows_of_different_thread_counts_are_marked(tmp_path):

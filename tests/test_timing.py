@@ -363,7 +363,7 @@ def test_what_the_stage_writes(stage, session, tmp_path):
     assert found["engine"]["padding"] == "batch"
     assert [found[k][0] for k in ("checkpoint_sha256", "dataset_sha256")] == ["c", "d"]
     assert found["code_sha256"] == sources.digest(
-        "deepspeech2.timing", "deepspeech2.backends.torchscript"
+        "deepspeech2.timing", "deepspeech2.backends.torchscript", *sources.BEFORE_A_RUN
     )
     assert (tmp_path / "log").read_text() == "offline, INVALID: 0.30 utterances/s, p90 5000.0 ms\n"
     found = stage("--batch-size", "2", "--multi", "1", "--governors")

@@ -6,6 +6,7 @@ show comes from the rows' records, and published figures stand beside ours.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -102,7 +103,7 @@ def _rate(records, places, key: str, what: str, published=()) -> Figure:
         x, y = one.over(places, lambda r: r["offline"][key])
         _, spread = one.over(places, lambda r: r["offline"]["spread"])
         axes.errorbar(x, y, y * spread, color=one.colour, marker="o", capsize=3, label=one.name)
-    for (name, column), line in zip(published, ("--", ":", "-.")):
+    for (name, column), line in zip(published, itertools.cycle(("--", ":", "-."))):
         x = [place for place, size in enumerate(places) if not np.isnan(column.get(size, np.nan))]
         y = [column[places[place]] for place in x]
         if x:
@@ -115,7 +116,10 @@ def _rate(records, places, key: str, what: str, published=()) -> Figure:
 def _published(published: dict, scale: dict) -> list[tuple[str, dict[int, float]]]:
     """Published throughput of each dataset by batch size, times the dataset's `scale`."""
     return [
-        (engine, {size: row[key] * scale[name] for size, row in table.items() if key in row})
+        (
+            f"{engine}, {name}" if len(published) > 1 else engine,
+            {size: row[key] * scale[name] for size, row in table.items() if key in row},
+        )
         for name, table in published.items()
         for engine, key in (
             ("torch_aie", "published_utterances_per_s"),
@@ -140,14 +144,14 @@ def rtfx(records: list[dict], places: list[int], published: dict) -> Figure:
 
 
 def latency(records: list[dict], places: list[int], published: dict) -> Figure:
-    """Distribution of the batches' forward times, and of single utterances."""
+    """Distribution of the batches' forward times, and of single utterances, end to end."""
     names = [*map(str, places), "single"]
     figure, (axes,) = start(places, "latency, ms")
     everything = series_of(records)
     width = 0.8 / len(everything)
     for number, one in enumerate(everything):
         data = [r["offline"]["batch_ms"] for r in one.records]
-        data.append(one.records[0]["single_stream"]["batch_ms"])
+        data.append(one.records[0]["single_stream"]["end_to_end_batch_ms"])
         x = [*one.over(places, lambda r: 0)[0], len(places)]
         shift = (number - (len(everything) - 1) / 2) * width
         colour = {"color": one.colour}
@@ -197,12 +201,12 @@ def wer(records: list[dict], places: list[int], published: dict) -> Figure:
         shift = (number - (len(everything) - 1) / 2) * 0.6 / len(everything)
         bars = np.maximum(0, [y - low, high - y])
         axes.errorbar(x + shift, y, bars, fmt="o", color=one.colour, capsize=3, label=one.name)
-    for table in published.values():
+    for name, table in published.items():
         known = {s: r.get("published_wer", np.nan) for s, r in table.items() if s in places}
         known = {size: value for size, value in known.items() if not np.isnan(value)}
         if known:
             x = [places.index(size) for size in known]
-            axes.plot(x, list(known.values()), "x", color=PUBLISHED, label="published")
+            axes.plot(x, list(known.values()), "x", color=PUBLISHED, label=f"published, {name}")
     axes.set_ylim(bottom=0)
     legend(figure, axes)
     return figure

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +23,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """A temporary path beside `path` that takes its name when the block ends without an error."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
@@ -34,6 +37,7 @@ def replacing_folder(path: str | Path) -> Iterator[Path]:
     """Like `replacing`, for a folder: it is made empty, filled in the block, then renamed."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     old = temporary.with_suffix(".old.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -46,6 +50,20 @@ def replacing_folder(path: str | Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _sweep(path: Path) -> None:
+    """Remove what killed processes left of `path`. One that still runs has its own name there."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        found = re.fullmatch(r"\.(\d+)(\.old)?\.tmp", left.name[len(path.name) + 1 :])
+        if not found:
+            continue
+        try:
+            os.kill(int(found.group(1)), 0)
+        except (ProcessLookupError, OverflowError):
+            shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+        except OSError:
+            continue  # it runs, as somebody else
 
 
 def sha256(path: str | Path) -> str:

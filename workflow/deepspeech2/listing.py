@@ -40,7 +40,10 @@ class Row:
 
     def alignments(self) -> dict[str, dict]:
         """Alignments by utterance id."""
-        text = (self.folder / "alignments.jsonl").read_text(encoding="utf-8")
+        path = self.folder / "alignments.jsonl"
+        expected = self.record["accuracy"]["alignments_sha256"]
+        require_unaltered(path, expected, str(self.folder / "score.json"))
+        text = path.read_text(encoding="utf-8")
         return {line["id"]: line for line in map(json.loads, text.rstrip("\n").split("\n"))}
 
 

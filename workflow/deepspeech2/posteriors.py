@@ -61,7 +61,9 @@ def main(argv=None) -> None:
         "threads": args.threads,
         "versions": backend.versions(),
         "features_sha256": features.index_sha256,
-        "code_sha256": sources.digest(__spec__.name, backends.BACKENDS[engine.backend].module),
+        "code_sha256": sources.digest(
+            __spec__.name, backends.BACKENDS[engine.backend].module, *sources.BEFORE_A_RUN
+        ),
     }
     session = backend.open(Path(args.artefact), args.threads)
     try:

@@ -148,6 +148,8 @@ def read_manifest(manifest: str | Path) -> list[Sample]:
         values = entry if isinstance(entry, dict) else {}
         if not all(isinstance(value, str) for value in values.values()):
             raise UserError(f"{where}: all values must be text")
+        if not values.get("speaker", "").isprintable():
+            raise UserError(f"{where}: the speaker has unprintable characters; rename it")
         wav, txt = values.get("wav_path"), values.get("transcript_path")
         if not wav or not txt:
             raise UserError(f"{where}: needs wav_path and transcript_path")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -21,16 +22,18 @@ from typing import NamedTuple
 import jinja2
 import markupsafe
 import pandas as pd
+import soundfile
 
 from deepspeech2 import files, listing, media, posteriors_file, recordings, stage, table
 from deepspeech2.architecture import Spectrogram
 from deepspeech2.features import FeatureSet
 from deepspeech2.figures import FIGURES, INK
-from deepspeech2.stage import log
+from deepspeech2.stage import UserError, log
 
-MEDIA_BYTES = 6 << 20  # of all sounds and pictures, before base64 makes them a third larger
+MEDIA_BYTES = 4 << 20  # of all sounds and pictures, before base64 makes them a third larger
 MAX_HEARD = 100  # utterances with sound and picture
-MAX_LISTED = 2000  # utterances in the list of errors
+LIST_BYTES = 3 << 20  # of the list of errors, about
+CARD_BYTES, WORD_BYTES = 900, 130  # of an error in the list, and of each of its words
 MAX_CONFUSIONS = 25  # of each kind
 BATCH = 16  # utterances that are drawn before the size is looked at again
 
@@ -38,7 +41,7 @@ BATCH = 16  # utterances that are drawn before the size is looked at again
 class Job(NamedTuple):
     """What it takes to make an utterance's sound and picture."""
 
-    wav: Path
+    sample: recordings.Sample
     features: FeatureSet
     place: int
     posteriors: object  # (T', classes) float32
@@ -50,15 +53,21 @@ def make_media(job: Job) -> tuple[bytes, bytes]:
     """Sound (MP3) and picture (WebP) of one utterance."""
     frames = job.features.utterances[job.place]["frames"]
     drawn = job.features.load(job.place)[:, :frames]
-    return media.sound(job.wav), media.picture(drawn, job.posteriors, job.labels, job.spectrogram)
+    sample = job.sample
+    if sample.wav_sha256:
+        files.require_unaltered(sample.wav, sample.wav_sha256, sample.index)
+    try:
+        sound = media.sound(sample.wav)
+    except soundfile.SoundFileError as error:
+        raise UserError(f"{sample.wav}: cannot be read as audio ({error})") from None
+    return sound, media.picture(drawn, job.posteriors, job.labels, job.spectrogram)
 
 
 def jobs(results: Path, errors: Sequence[dict], manifests: dict[str, str]) -> list[Job]:
     """What to make for some errors, in their order."""
     sets: dict[tuple, tuple] = {}
-    wavs = {
-        name: {s.id: s.wav for s in recordings.read_manifest(path)}
-        for name, path in manifests.items()
+    samples = {
+        name: {s.id: s for s in recordings.read_manifest(path)} for name, path in manifests.items()
     }
     wanted: dict[str, set[str]] = {}
     for error in errors:
@@ -81,8 +90,8 @@ def jobs(results: Path, errors: Sequence[dict], manifests: dict[str, str]) -> li
         features, labels, spectrogram = sets[key]
         name = error["utterance"]
         probabilities = posteriors[error["rows"][0].name][name]
-        wav = wavs[error["dataset"]][name]
-        found.append(Job(wav, features, error["place"], probabilities, labels, spectrogram))
+        sample = samples[error["dataset"]][name]
+        found.append(Job(sample, features, error["place"], probabilities, labels, spectrogram))
     return found
 
 
@@ -143,6 +152,34 @@ def sections(rows: Sequence[listing.Row]) -> Iterator[dict]:
         }
 
 
+def measured(row: listing.Row) -> dict:
+    """How a row was measured: phases in ms per utterance, shares in percent, sizes in MB."""
+    timing = row.record["offline"]
+    phases = timing["phase_seconds"].items()
+    return {
+        "row": f"{row.dataset} {row.model} {row.engine} at {row.batch_size}",
+        **{f"{k} ms": f"{1000 * v / timing['utterances']:.3f}" for k, v in phases},
+        **{
+            f"{name} %": f"{100 * timing[key]:.1f}"
+            for name, key in (
+                ("spread", "spread"),
+                ("load before", "load_before"),
+                ("other load", "other_load"),
+                ("padding", "padding_share"),
+            )
+        },
+        "compile s": f"{timing['compile_seconds']:.1f}",
+        **{
+            f"{name} MB": "" if timing[key] is None else f"{timing[key] / 1e6:.0f}"
+            for name, key in (
+                ("artefact", "artefact_bytes"),
+                ("peak memory", "peak_memory_bytes"),
+                ("peak device memory", "peak_device_memory_bytes"),
+            )
+        },
+    }
+
+
 def page(template: Path, **content) -> str:
     """The page, with a policy that lets only its own script run and nothing be loaded."""
     environment = jinja2.Environment(
@@ -186,7 +223,8 @@ def main(argv=None) -> None:
     errors = listing.errors(results, rows)
     manifests = dict(argument.split("=", 1) for argument in args.manifests)
     heard = add_media(results, errors, manifests, args.processes)
-    listed = errors[:MAX_LISTED]
+    sizes = itertools.accumulate(CARD_BYTES + WORD_BYTES * len(e["words"]) for e in errors)
+    listed = [error for error, size in zip(errors, sizes) if size <= LIST_BYTES]
     for error in listed:
         error["set"] = f"{error['dataset']} {error['model']}"
     texts = {
@@ -205,6 +243,7 @@ def main(argv=None) -> None:
             for entry in row.record["agreement"]["first_differing"]
         ],
         "engines": listing.engines(rows),
+        "measured": [measured(row) for row in rows],
         "errors": [{"sound": None, **error} for error in listed],
         "counts": {"all": len(errors), "listed": len(listed), "heard": heard},
         "where": listing.where,

@@ -10,17 +10,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from importlib import metadata
 from pathlib import Path
 
 import kaldialign
 
-from deepspeech2 import stage
+from deepspeech2 import sources, stage
 from deepspeech2.alignment import TOKENS, Pair, align, characters, confusions, count_errors, words
 from deepspeech2.files import read_json, replacing, sha256, write_json
 from deepspeech2.stage import UserError, log
 
 REPLICATIONS = 1000  # of the bootstrap
 SEED = 0
+LIBRARIES = ("Levenshtein", "kaldialign")  # that align and draw
 LENGTHS = (2, 4, 8, 16)  # seconds, the bounds between classes of length
 # The words that AN4 and its like spell numbers with.
 NUMBERS = frozenset(
@@ -214,9 +216,13 @@ def main(argv=None) -> None:
     utterances = read_json(args.features_index)["utterances"]
     result = score(transcripts, utterances, read_training_texts(args.training_texts))
     result["transcripts_sha256"] = sha256(args.transcripts)
+    result["code_sha256"] = sources.digest("deepspeech2.score", "deepspeech2.decode")
+    result["libraries"] = {name: metadata.version(name) for name in LIBRARIES}
+    result["training_texts_sha256"] = args.training_texts and sha256(args.training_texts)
     with replacing(args.alignments) as path:
         lines = [json.dumps(line, ensure_ascii=False) + "\n" for line in alignments(transcripts)]
         path.write_text("".join(lines), encoding="utf-8")
+    result["alignments_sha256"] = sha256(args.alignments)
     write_json(args.score, result)
     coverage = "scored {scored} of {of}, empty {empty}".format(**result["coverage"])
     rate = {name: result[name]["percent"] for name in ("wer", "cer", "ser")}

@@ -8,6 +8,8 @@ import hashlib
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent
+# The stages whose output every run of an engine starts from.
+BEFORE_A_RUN = ("deepspeech2.preprocess", "deepspeech2.export", "deepspeech2.compile")
 
 
 def of(*modules: str) -> list[Path]:

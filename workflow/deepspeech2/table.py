@@ -29,7 +29,8 @@ COLUMNS = (
     "stream_p50_ms stream_p90_ms stream_p95_ms stream_p99_ms stream_mean_ms stream_verdict "
     "stream_reasons stream_disturbed ser scored of empty wer_unseen unseen_utterances "
     "largest_posterior_difference padding_share_longest padding_share_batch "
-    "peak_device_memory_bytes load_before governor "
+    "peak_device_memory_bytes load_before governor stream_threads stream_cpu assemble_seconds "
+    "upload_seconds forward_seconds download_seconds "
     "git_revision disturbed"
 ).split()
 # Columns of the Markdown and HTML tables, and what they are called there.
@@ -96,6 +97,8 @@ def as_row(found: dict, published: dict[str, dict[int, dict]]) -> dict:
         **{f"stream_{k}_ms": v for k, v in stream["end_to_end_latency_ms"].items()},
         "stream_verdict": stream["verdict"],
         **{f"stream_{key}": "; ".join(stream[key]) for key in ("reasons", "disturbed")},
+        **{f"stream_{key}": stream["environment"][key] for key in ("threads", "cpu")},
+        **{f"{phase}_seconds": s for phase, s in timing["phase_seconds"].items()},
         **{f"padding_share_{k}": v for k, v in timing["padding_shares"].items()},
         **{key: environment[key] for key in ("threads", "cpu", "git_revision")},
         "checkpoint_sha256": hashes["checkpoint"],
@@ -207,10 +210,18 @@ def notes(rows: pd.DataFrame, remarks: Iterable[str]) -> list[str]:
         lines.append(f"{row.stream_verdict}: {where}: {row.stream_reasons}.")
     if (rows["verdict"] == "FAKE").any():
         lines.append("FAKE: computed by a stand-in for a device; no figure of these rows is real.")
-    for row in rows[["dataset", "scored", "of", "empty"]].drop_duplicates().itertuples():
+    others = (rows["stream_threads"] != rows["threads"]) | (rows["stream_cpu"] != rows["cpu"])
+    for row in rows[others].drop_duplicates(["dataset", "model", "engine"]).itertuples():
         lines.append(
-            f"{row.dataset}: scored {row.scored} of {row.of} utterances, empty {row.empty}."
+            f"Single latency of {row.dataset}/{row.model}/{row.engine}: measured on "
+            f"{row.stream_cpu} with {row.stream_threads} threads."
         )
+    for dataset, part in rows.groupby("dataset", sort=False):
+        counts = part[["model", "engine", "scored", "of", "empty"]].drop_duplicates()
+        alike = len(counts[["scored", "of", "empty"]].drop_duplicates()) == 1
+        for row in counts[:1].itertuples() if alike else counts.itertuples():
+            where = dataset if alike else f"{dataset}/{row.model}/{row.engine}"
+            lines.append(f"{where}: scored {row.scored} of {row.of} utterances, empty {row.empty}.")
     lines.append(
         "Batch latency is of the forward pass of a batch; single latency is of one utterance at a "
         "time, from its features to its posteriors. Accuracy is scored at every batch size; "

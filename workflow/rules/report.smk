@@ -64,6 +64,7 @@ rule tables:
         records=expand("results/{row}/record.json", row=rows()),
         transcripts=expand("results/{row}/transcripts.jsonl", row=rows()),
         alignments=expand("results/{row}/alignments.jsonl", row=rows()),
+        features=[path for path in features() if path.endswith(".json")],
         code=stage_sources("listing"),
     output:
         [

@@ -12,6 +12,7 @@ configfile: "config.yaml"
 
 include: "workflow/rules/common.smk"
 include: "workflow/rules/dataset.smk"
+include: "workflow/rules/train.smk"
 include: "workflow/rules/model.smk"
 include: "workflow/rules/features.smk"
 include: "workflow/rules/inference.smk"
@@ -47,3 +48,11 @@ rule dumpout:
 rule features:
     input:
         features(),
+
+
+# A checkpoint of one's own, as config.yaml's `train` says (config/train.yaml: the embedded model).
+rule train:
+    input:
+        rules.training.output,
+        rules.curves.output,
+        rules.v3_checkpoint.output if config["train"]["v3_checkpoint"] else [],

@@ -5,7 +5,7 @@ import copy
 import pytest
 import yaml
 from conftest import ROOT
-from deepspeech2 import config, timing
+from deepspeech2 import config, learner, timing
 from deepspeech2.stage import UserError
 
 SCHEMA = ROOT / "workflow" / "schemas" / "config.schema.yaml"
@@ -18,11 +18,17 @@ def at_the_root(monkeypatch):
     monkeypatch.chdir(ROOT)
 
 
-def complete(change=None, **top):
+# What the embedded model was trained with.
+AUGMENTATION = {
+    "speed": [0.87, 1.15], "gain": 6, "noise": 0.5, "snr": [10, 40], "vocal_tract": 0.08,
+    "frequency_masks": 2, "frequency_width": 24, "time_masks": 2, "time_width": 20,
+}  # fmt: skip
+
+
+def complete(*changes, **top):
     found = copy.deepcopy(DEFAULT)
     found.update(top)
-    if change:
-        keys, value = change
+    for keys, value in changes:
         place = found
         for key in keys[:-1]:
             place = place[key]
@@ -67,6 +73,10 @@ def test_defaults_are_filled_in_and_not_shared():
         assert found["timing"][key] == getattr(timing, key.upper())
     models = {"embedded": {"checkpoint": DEFAULT["models"]["embedded"]["checkpoint"]}}
     assert complete(models=models)["models"]["embedded"]["training_texts"] is None
+    train = found["train"]
+    assert train["augmentation"] == AUGMENTATION
+    for key, value in learner.Settings._field_defaults.items():
+        assert train[key] == value, key
     for governors in (None, [], ["performance", "schedutil"]):
         assert complete((["timing", "governors"], governors))["timing"]["governors"] == governors
 
@@ -108,7 +118,21 @@ BAD = [
     ((["datasets", "sample", "path"], None), "datasets.sample: needs a path or urls"),
     ((["datasets", "an4", "urls"], ["file:///x"]), "datasets.an4.urls[0]"),
     ((["models", "embedded", "sha256"], "abc"), "models.embedded.sha256"),
-    ((["models", "embedded"], {}), "models.embedded: 'checkpoint' is a required property"),
+    ((["models", "embedded"], {}), "models.embedded: needs either a checkpoint or random"),
+    ((["models", "embedded", "random"], {}), "models.embedded: needs either a checkpoint or"),
+    ((["models", "full_random", "random", "seed"], -1), "models.full_random.random.seed: -1"),
+    ((["models", "full_random", "random", "layers"], 5), "random.layers: unknown key"),
+    ((["train", "epoch"], 5), "train.epoch: unknown key"),
+    ((["train", "datasets"], ["other"]), "train.datasets: 'other' is not defined; defined are: "),
+    ((["train", "dev"], ["other"]), "train.dev: 'other' is not defined"),
+    ((["train", "shares"], {"sample": 0}), "train.shares.sample: 0 is less than or equal"),
+    ((["train", "name"], "../x"), "train.name: '../x'"),
+    ((["train", "device"], "npu"), "train.device: 'npu'"),
+    ((["train", "learning_rate"], 0), "train.learning_rate: 0"),
+    ((["train", "augmentation", "speed"], [0, 1]), "train.augmentation.speed[0]: 0"),
+    ((["train", "augmentation", "speed"], [1]), "train.augmentation.speed"),
+    ((["train", "augmentation", "pitch"], 1), "train.augmentation.pitch: unknown key"),
+    ((["datasets", "sample", "split"], "test"), "datasets.sample.split: 'test': only the layout"),
     ((["timing", "multi"], 0), "timing.multi"),
     ((["timing", "min_seconds"], "ten"), "timing.min_seconds: 'ten' is not of type 'number'"),
     ((["timing", "governors"], "performance"), "timing.governors: 'performance' is not of type"),
@@ -155,7 +179,10 @@ def test_overrides_replace_the_one_selected_source(tmp_path, monkeypatch):
     found = complete(archive="~/a.tgz", checkpoint=str(tmp_path / "c.ckpt"))
     assert found["datasets"]["sample"]["path"] == str(tmp_path / "a.tgz")
     assert found["models"]["embedded"]["checkpoint"] == str(tmp_path / "c.ckpt")
-    assert found["models"]["an4-v3"] == {**DEFAULT["models"]["an4-v3"]}
+    assert found["models"]["an4-v3"] == {**DEFAULT["models"]["an4-v3"], "random": None}
+    found = complete((["run", "models"], ["full_random"]), checkpoint=str(tmp_path / "c.ckpt"))
+    assert found["models"]["full_random"]["checkpoint"] == str(tmp_path / "c.ckpt")
+    assert found["models"]["full_random"]["random"] is None
 
 
 def test_missing_sources_are_named_unless_not_selected():
@@ -164,11 +191,18 @@ def test_missing_sources_are_named_unless_not_selected():
     with pytest.raises(UserError, match="models.embedded.checkpoint: absent.ckpt: no such file"):
         complete(checkpoint="absent.ckpt")
     complete((["models", "other"], {"checkpoint": "absent.ckpt", "training_texts": "absent"}))
+    # What `snakemake train` will make need not be there yet, only that.
+    made = {"checkpoint": "results/training/sample/model.safetensors"}
+    complete((["models", "embedded"], made))
+    with pytest.raises(UserError, match="no such file"):
+        complete((["models", "embedded"], made), (["train", "name"], "other"))
+    with pytest.raises(UserError, match="train|needs a path or urls"):
+        complete((["datasets", "empty"], {"layout": "tsv"}), (["train", "dev"], ["empty"]))
 
 
 @pytest.mark.parametrize(("key", "kind"), [("archive", "datasets"), ("checkpoint", "models")])
 def test_an_override_of_several_is_refused(key, kind):
-    with pytest.raises(UserError, match=f"{key}: names one source, but run.{kind} selects 2"):
+    with pytest.raises(UserError, match=f"{key}: names one source, but run.{kind} selects 3"):
         complete((["run", kind], list(DEFAULT[kind])), **{key: "x"})
 
 

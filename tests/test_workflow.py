@@ -290,3 +290,60 @@ def test_the_default_run(project):
     audio = list((project / "resources/sample/audio").glob("*.flac"))
     assert 64 <= len(audio) <= 80 and sum(p.stat().st_size for p in audio) <= 3_000_000
     assert {soundfile.info(p).samplerate for p in audio} == {16000}
+
+
+def test_training_and_random_weights_in_one_run(project):
+    """What `train` makes is a model like any other; random weights have a speed and no accuracy."""
+    training = {
+        "name": "own", "datasets": ["own"], "dev": ["own"], "epochs": 2, "splices_from": 2,
+        "architecture": {"rnn_type": "gru", "hidden_size": 8, "hidden_layers": 1},
+        "v3_checkpoint": True,
+    }  # fmt: skip
+    options = configure(project, train=training)
+    content = yaml.safe_load((project / "own.yaml").read_text())
+    content["run"]["models"] = ["random", "trained", "v3"]
+    folder = "results/training/own"
+    content["models"] = {
+        "random": {"random": {"hidden_size": 8, "hidden_layers": 1, "seed": 5}},
+        "trained": {
+            "checkpoint": f"{folder}/model.safetensors",
+            "training_texts": f"{folder}/training_texts.txt",
+        },
+        "v3": {"checkpoint": f"{folder}/model.ckpt"},
+    }
+    (project / "own.yaml").write_text(yaml.safe_dump(content))
+    assert {"training", "curves", "v3_checkpoint"} <= set(
+        planned(project, *options[2:], "--", "train")
+    )
+    snakemake(project, *options, "--", "train")
+    made = {path.name for path in (project / folder).iterdir()}
+    assert made == {
+        "model.safetensors", "model.ckpt", "training.json", "curves.csv", "curves.svg",
+        "training_texts.txt", "state",
+    }  # fmt: skip
+    snakemake(project, *options)
+    with open(project / "results/table.tsv", newline="") as file:
+        rows = {row["model"]: row for row in csv.DictReader(file, delimiter="\t")}
+    assert float(rows["trained"]["wer"]) >= 0 and rows["trained"]["note"] == ""
+    assert rows["v3"]["wer"] == rows["trained"]["wer"]
+    assert rows["trained"]["parameters"] == rows["v3"]["parameters"]
+    random = rows["random"]
+    assert random["note"] == "random weights: no accuracy" and float(random["utterances_per_s"]) > 0
+    empty = "wer cer wer_low wer_high cer_low substitutions deletions insertions ser".split()
+    assert {random[name] for name in empty} == {""}
+    assert random["identical_transcripts"] == "3"
+    table = (project / "results/table.md").read_text()
+    assert "random weights: no accuracy" in table and " nan" not in table and "None" not in table
+    for name in ("errors", "parts", "confusions"):
+        text = (project / "results/tables" / f"{name}.tsv").read_text()
+        assert "trained" in text and "random" not in text
+    page = (project / "results/report.html").read_text()
+    assert "own, trained" in page and "own, random" not in page
+    assert planned(project, *options[2:], "--", "train") == planned(project, *options[2:]) == {}
+    # Random weights alone, of another seed: there is nothing to list, and nothing else is built.
+    content["run"]["models"] = ["random"]
+    content["models"]["random"]["random"]["seed"] = 6
+    (project / "own.yaml").write_text(yaml.safe_dump(content))
+    snakemake(project, *options)
+    assert "No row has an accuracy" in (project / "results/report.html").read_text()
+    assert len((project / "results/tables/errors.tsv").read_text().splitlines()) == 1

@@ -6,19 +6,19 @@ Nothing is left to chance: with the versions named in README.md, every run gives
 
 import argparse
 import csv
-import re
-import shutil
-import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
-import librosa
 import numpy as np
 import soundfile
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "workflow"))
+
+from deepspeech2 import espeak
+from deepspeech2.audio import SAMPLE_RATE
+from deepspeech2.stage import UserError
+
 ESPEAK_VERSION = "1.51"
-SAMPLE_RATE = 16000
 EDGE_SECONDS = 0.1  # silence kept before and after the speech
 PEAK = 0.5  # -6 dBFS
 NOISE_RMS = 10 ** (-55 / 20)  # so that no stretch is digital silence
@@ -106,39 +106,15 @@ TEXTS = (
 
 def check_espeak(any_version):
     """Exit with one line unless the espeak-ng that made the corpus is there."""
-    if shutil.which("espeak-ng") is None:
-        sys.exit("make_sample.py: espeak-ng is not on the PATH; please install it")
-    command = ["espeak-ng", "--version"]
-    banner = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    found = re.search(r"\d+(\.\d+)+", banner)
-    version = found.group() if found else "of unknown version"
+    try:
+        version = espeak.version()
+    except UserError as error:
+        sys.exit(f"make_sample.py: {error}")
     if version != ESPEAK_VERSION and not any_version:
         sys.exit(
             f"make_sample.py: espeak-ng is {version}, not {ESPEAK_VERSION}, so the audio would "
             "differ; pass --any-version to go on"
         )
-
-
-def ssml(transcript):
-    """Return what espeak-ng is given to say: the transcript, its letters marked as letters."""
-    # In capitals, espeak-ng might take a word for an acronym.
-    words = transcript.lower()
-    # Without the hyphen, espeak-ng says "roo-bout".
-    words = words.replace("rubout", "rub-out")
-    # Without the mark, "a" would be the article, and letters run together.
-    letters = r"(?<!\S)[a-z](?: [a-z])*(?!\S)"
-    return re.sub(letters, r'<say-as interpret-as="characters">\g<0></say-as>', words)
-
-
-def speak(text, voice, pitch, words_per_minute):
-    """Return espeak-ng's speech at SAMPLE_RATE, without the silence around it."""
-    with tempfile.TemporaryDirectory() as folder:
-        wav = Path(folder) / "speech.wav"
-        options = ["-m", "-z", "-v", voice, "-p", str(pitch), "-s", str(words_per_minute)]
-        subprocess.run(["espeak-ng", *options, "-w", wav, text], check=True)
-        speech, _ = librosa.load(wav, sr=SAMPLE_RATE, res_type="soxr_hq")
-    trimmed, _ = librosa.effects.trim(speech, top_db=50)
-    return trimmed
 
 
 def finish(speech, rng):
@@ -155,7 +131,7 @@ def make_utterance(index, folder):
     pitch = 35 + 7 * index % 31
     words_per_minute = 130 + 11 * index % 41
     path = f"audio/sample-{index + 1:03d}.flac"
-    speech = speak(ssml(transcript), voice, pitch, words_per_minute)
+    speech = espeak.say(espeak.Line(path, transcript, voice, pitch, words_per_minute))
     samples = finish(speech, np.random.default_rng([SEED, index]))
     soundfile.write(folder / path, samples, SAMPLE_RATE, subtype="PCM_16")
     speaker, accent = voice.replace("+", "-"), voice.split("+")[0]

@@ -28,12 +28,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from deepspeech2 import audio
+from deepspeech2 import audio, recordings
 from deepspeech2.files import remedy, sha256_bytes
 from deepspeech2.stage import UserError
 
 SPLITS = {"an4_clstk": "train", "an4test_clstk": "test"}
-VAL_EVERY = 10  # every tenth training speaker, by name, is held out for validation
 MAX_MEMBERS = 20_000  # the largest packaging has about 1,200
 MAX_MEMBER_BYTES = 4 << 20  # the longest utterance has 0.2 MB, the largest list 41 kB
 MAX_TOTAL_BYTES = 512 << 20  # all audio has 92 MB
@@ -104,8 +103,8 @@ def _join(source, texts, speakers, expected) -> list:
             f"{source}: {len(lacking)} of {len(expected)} utterances are missing, the first is "
             f"{lacking[0]}; fetch the archive again"
         )
-    train = sorted({speaker for split, speaker in speakers.values() if split == "train"})
-    held_out = set(train[::VAL_EVERY]) if len(train) > 1 else set()
+    train = (speaker for split, speaker in speakers.values() if split == "train")
+    held_out = recordings.held_out(train)
     utterances = []
     for utterance, (split, speaker) in sorted(speakers.items()):
         text = texts.get(utterance)

@@ -28,7 +28,8 @@ COUNTER = ".num_batches_tracked"  # BatchNorm's; inference does not use it
 def read(path: str) -> tuple[dict[str, np.ndarray], dict]:
     """Weights by name and description {labels, spectrogram, architecture} of a checkpoint.
 
-    Names and shapes are checked, the numbers are as they are stored.
+    Names and shapes are checked, the numbers are as they are stored. Where the checkpoint says how
+    it was trained, the description has that as `training`.
     """
     try:
         with open(path, "rb") as file:
@@ -124,6 +125,9 @@ def _read_safetensors(path: str) -> tuple[dict[str, np.ndarray], dict]:
             path, metadata["labels"], metadata["spectrogram"], metadata["architecture"]
         )
         _check_shapes(path, {name: w.shape for name, w in weights.items()}, description)
+        if isinstance(metadata.get("training"), dict):
+            json.dumps(metadata["training"], allow_nan=False)  # it is to be written again
+            description["training"] = metadata["training"]
     except safetensors.SafetensorError as error:
         raise UserError(
             f"{path}: neither a torch checkpoint nor safetensors, or cut short ({error})"

@@ -22,7 +22,7 @@ RESERVED = {
     # What stands in results/ and in results/{dataset}/{model}/.
     "datasets": set(
         "datasets models logs benchmarks figures tables README.md report.html table.tsv table.md "
-        "table.html comparison.tsv comparison.md comparison.json".split()
+        "table.html training comparison.tsv comparison.md comparison.json".split()
     ),
     "models": set(),
     "engines": {"eager", "features", "features.json"},
@@ -40,14 +40,19 @@ def complete(config: dict[str, Any], schema_path: str | Path) -> dict[str, Any]:
     _override(config, "archive", "datasets")
     _override(config, "checkpoint", "models")
     for name in config["run"]["datasets"]:
+        _check_dataset(config, name)
         dataset = config["datasets"][name]
-        if not (dataset["path"] or dataset["urls"]):
-            raise UserError(f"config: datasets.{name}: needs a path or urls")
-        if dataset["layout"] != "an4" and dataset["split"] != "all":
+        if dataset["layout"] != "an4" and dataset["split"] == "test":
             raise UserError(
-                f"config: datasets.{name}.split: {dataset['split']!r}: only the layout an4 has "
-                "parts; use all"
+                f"config: datasets.{name}.split: 'test': only the layout an4 has such a part; use "
+                "all, or train and val (every tenth speaker)"
             )
+    for name in config["run"]["models"]:
+        if (config["models"][name]["checkpoint"] is None) == (
+            config["models"][name]["random"] is None
+        ):
+            raise UserError(f"config: models.{name}: needs either a checkpoint or random")
+    _check_training(config)
     _check_sources(config)
     _check_baseline(config)
     for name in config["run"]["engines"]:
@@ -111,6 +116,23 @@ def _check_names(config: dict[str, Any]) -> None:
                 )
 
 
+def _check_dataset(config: dict[str, Any], name: str) -> None:
+    if not (config["datasets"][name]["path"] or config["datasets"][name]["urls"]):
+        raise UserError(f"config: datasets.{name}: needs a path or urls")
+
+
+def _check_training(config: dict[str, Any]) -> None:
+    train = config["train"]
+    for key in ("datasets", "dev"):
+        for name in train[key]:
+            if name not in config["datasets"]:
+                raise UserError(
+                    f"config: train.{key}: {name!r} is not defined; defined are: "
+                    f"{', '.join(config['datasets'])}"
+                )
+            _check_dataset(config, name)
+
+
 def is_address(place: str) -> bool:
     """Whether a checkpoint is to be fetched rather than read."""
     return place.startswith(("http://", "https://"))
@@ -129,7 +151,10 @@ def _check_sources(config: dict[str, Any]) -> None:
         for n in config["run"]["models"]
         for key in ("checkpoint", "training_texts")
     ]
+    folder = f"results/training/{config['train']['name']}/"
     for name, entry, key in places:
+        if entry[key] and entry[key].startswith(folder):
+            continue  # what `snakemake train` makes
         if entry[key] and not (key == "checkpoint" and is_address(entry[key])):
             entry[key] = os.path.expanduser(entry[key])
             if not os.path.exists(entry[key]):
@@ -166,4 +191,4 @@ def _override(config: dict[str, Any], key: str, kind: str) -> None:
     if key == "archive":
         entry["urls"], entry["path"] = [], path
     else:
-        entry["checkpoint"] = path
+        entry["checkpoint"], entry["random"] = path, None

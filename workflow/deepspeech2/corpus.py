@@ -1,22 +1,24 @@
 """Make a corpus: audio and transcripts of a dataset in one checked, uniform folder.
 
 Reads an AN4 archive or folder, or own recordings (a folder of audio and text files, a table, or a
-deepspeech.pytorch manifest), and writes `wav/<id>.wav` (16 kHz, mono) and `txt/<id>.txt` with an
-index of every file's SHA-256. What cannot be read or makes no sense stops it with one line.
+deepspeech.pytorch manifest), or has espeak-ng speak a table of texts, and writes `wav/<id>.wav`
+(16 kHz, mono) and `txt/<id>.txt` with an index of every file's SHA-256. What cannot be read or
+makes no sense stops it with one line.
 """
 
 from __future__ import annotations
 
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from scipy.io import wavfile
 
-from deepspeech2 import an4, audio, labels, recordings, stage
+from deepspeech2 import an4, audio, espeak, labels, recordings, stage
 from deepspeech2.files import replacing_folder, sha256, write_json
 from deepspeech2.stage import log
 
-LAYOUTS = ("an4", "folder", "tsv", "manifest")
+LAYOUTS = ("an4", "folder", "tsv", "manifest", "espeak")
 CASES = {"keep": str, "upper": str.upper, "lower": str.lower}
 
 
@@ -33,6 +35,15 @@ def write_corpus(
 
         with bar:
             utterances = an4.read(source, write, pcm_sha256)
+    elif layout == "espeak":
+        log.info("spoken by %s %s", espeak.PROGRAM, espeak.version())
+        lines = espeak.read(source)
+        espeak.check_variants(lines)
+        with ProcessPoolExecutor() as pool:
+            spoken = stage.progress(pool.map(espeak.speak, lines), len(lines), "speak", "utterance")
+            for line, samples in zip(lines, spoken):
+                _write_wav(folder, line.id, samples)
+        utterances = [an4.Utterance(x.id, "", x.voice, x.transcript) for x in lines]
     else:
         found = recordings.read(layout, source)
         utterances = []

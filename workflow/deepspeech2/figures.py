@@ -192,7 +192,7 @@ def phases(records: list[dict], places: list[int], published: dict) -> Figure:
 def wer(records: list[dict], places: list[int], published: dict) -> Figure:
     """WER with its 95 % interval per engine and batch size."""
     figure, (axes,) = start(places, "WER, %")
-    everything = series_of(records)
+    everything = series_of([r for r in records if record.is_scored(r)])
     for number, one in enumerate(everything):
         x, y = one.over(places, lambda r: r["accuracy"]["wer"]["percent"])
         low, high = (

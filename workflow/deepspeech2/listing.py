@@ -31,6 +31,10 @@ class Row:
         self.batch_size: int = self.record["batch_size"]
         self.key = (self.dataset, self.model, self.engine, self.batch_size)
 
+    def is_scored(self) -> bool:
+        """Whether its accuracy means anything."""
+        return record.is_scored(self.record)
+
     def transcripts(self) -> dict[str, dict]:
         """Transcripts by utterance id, as they were scored."""
         path = self.folder / "transcripts.jsonl"
@@ -53,9 +57,9 @@ def read_rows(results: str | Path, rows: Iterable[str]) -> list[Row]:
 
 
 def groups(rows: Sequence[Row]) -> list[list[Row]]:
-    """Rows of the same dataset and model that have the same transcripts."""
+    """Rows of the same dataset and model that have the same transcripts, if these mean anything."""
     found: dict[tuple, list[Row]] = {}
-    for row in rows:
+    for row in filter(Row.is_scored, rows):
         key = (row.dataset, row.model, row.record["hashes"]["transcripts"])
         found.setdefault(key, []).append(row)
     return list(found.values())
@@ -104,7 +108,7 @@ def parts(rows: Sequence[Row]) -> list[dict]:
     """Accuracy of each part of each row."""
     return [
         {**dict(zip(KEY, row.key)), "kind": kind, **flat(part)}
-        for row in rows
+        for row in filter(Row.is_scored, rows)
         for kind, found in row.record["accuracy"]["parts"].items()
         for part in found
     ]
@@ -129,7 +133,7 @@ def confusions(rows: Sequence[Row]) -> list[dict]:
     """Confused words and characters of each row, most frequent first; "" where one is missing."""
     return [
         {**dict(zip(KEY, row.key)), "kind": kind, "reference": old, "hypothesis": new, "count": n}
-        for row in rows
+        for row in filter(Row.is_scored, rows)
         for kind, found in row.record["accuracy"]["confusions"].items()
         for old, new, n in found
     ]
@@ -151,7 +155,7 @@ def engines(rows: Sequence[Row]) -> list[dict]:
     first: dict[tuple, Row] = {}
     for row in rows:
         base = first.setdefault((row.dataset, row.model, row.batch_size), row)
-        if base is row:
+        if base is row or not row.is_scored():
             continue
         before, after = base.transcripts(), row.transcripts()
         if {k: t["reference"] for k, t in before.items()} != {

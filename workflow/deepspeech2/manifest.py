@@ -3,7 +3,8 @@
 The manifest is JSON with `root_path` and `samples`, each with `wav_path` and `transcript_path`.
 The root is relative to the manifest's own folder, so that the tree can be moved. Each sample also
 carries its id, speaker and the SHA-256 of its files, and the manifest names the corpus's index;
-deepspeech.pytorch ignores them.
+deepspeech.pytorch ignores them. A corpus without parts of its own gets the parts train and val,
+by speakers.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from deepspeech2 import stage
+from deepspeech2 import recordings, stage
 from deepspeech2.files import read_json, remedy, write_json
 from deepspeech2.stage import UserError, log
 
@@ -21,8 +22,13 @@ SPLITS = ("train", "val", "test", "all")
 def write(index: str, corpus: str, split: str, path: str) -> int:
     """Write the manifest of `split` to `path`; returns its number of utterances."""
     samples = []
-    for utterance in read_json(index)["utterances"]:
-        if split not in ("all", utterance["split"]):
+    utterances = read_json(index)["utterances"]
+    held_out = set()
+    if not any(utterance["split"] for utterance in utterances):
+        held_out = recordings.held_out(u["speaker"] or u["id"] for u in utterances)
+    for utterance in utterances:
+        part = utterance["split"] or _part(utterance, held_out)
+        if split not in ("all", part):
             continue
         names = (f"wav/{utterance['id']}.wav", f"txt/{utterance['id']}.txt")
         for name in names:
@@ -40,6 +46,10 @@ def write(index: str, corpus: str, split: str, path: str) -> int:
     root, index = (os.path.relpath(name, Path(path).parent) for name in (corpus, index))
     write_json(path, {"root_path": root, "index": index, "samples": samples})
     return len(samples)
+
+
+def _part(utterance: dict, held_out: set[str]) -> str:
+    return "val" if (utterance["speaker"] or utterance["id"]) in held_out else "train"
 
 
 def main(argv=None) -> None:

@@ -40,15 +40,16 @@ class DeepSpeech2(nn.Module):
     """The network. Call it with (B, 1, bins, T) float32 and (B,) int32 lengths in frames.
 
     Returns probabilities (B, T', classes) float32 and output lengths (B,) int32. T' is that of T
-    in the static form and of the longest length in the packed form. For inference only.
+    in the static form and of the longest length in the packed form. `dropout` is the share of
+    every recurrent layer's input that training leaves out.
     """
 
-    def __init__(self, architecture: Architecture, form: str = "static"):
+    def __init__(self, architecture: Architecture, form: str = "static", dropout: float = 0.0):
         super().__init__()
         if form not in FORMS:
             raise ValueError(f"form must be one of {FORMS}, not {form!r}")
         a = self.architecture = architecture
-        self.form = form
+        self.form, self.dropout = form, dropout
         layers = []
         for inputs, kernel, stride, padding in zip((1, CHANNELS), KERNELS, STRIDES, PADDINGS):
             layers += [
@@ -72,6 +73,11 @@ class DeepSpeech2(nn.Module):
         self.fc = nn.ModuleList([Holder(module=nn.Sequential(*head))])
 
     def forward(self, spectrograms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        x, lengths = self.logits(spectrograms, lengths)
+        return torch.softmax(x, dim=-1).transpose(0, 1), lengths
+
+    def logits(self, spectrograms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """What the softmax is taken of, (T', B, classes), and the output lengths (B,) int32."""
         lengths = torch.div(lengths - 1, 2, rounding_mode="floor") + 1
         x = spectrograms
         keep = None
@@ -89,19 +95,22 @@ class DeepSpeech2(nn.Module):
         if not self.architecture.bidirectional:
             x = self._look_ahead(x)
         norm, linear = self.fc[0].module
-        x = linear(_over_features(norm, x))
-        return torch.softmax(x, dim=-1).transpose(0, 1), lengths
+        x = linear(self._drop(_over_features(norm, x)))
+        return x, lengths
 
     def _packed_layers(self, x: Tensor, lengths: Tensor) -> Tensor:
         for holder in self.rnns:
             if hasattr(holder, "batch_norm"):
                 x = _over_features(holder.batch_norm.module, x)
-            packed = nn.utils.rnn.pack_padded_sequence(x, lengths.long().cpu())
+            packed = nn.utils.rnn.pack_padded_sequence(self._drop(x), lengths.long().cpu())
             packed, _ = holder.rnn(packed)
             x, _ = nn.utils.rnn.pad_packed_sequence(packed)
             if self.architecture.bidirectional:
                 x = self._sum_directions(x)
         return x
+
+    def _drop(self, x: Tensor) -> Tensor:
+        return nn.functional.dropout(x, self.dropout) if self.training and self.dropout else x
 
     def _sum_directions(self, x: Tensor) -> Tensor:
         forward, backward = x.split(self.architecture.hidden_size, dim=2)

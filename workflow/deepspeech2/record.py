@@ -67,6 +67,11 @@ def record(row: str, configuration: dict, folder: Path, single_stream: Path) -> 
     }
 
 
+def is_scored(found: dict) -> bool:
+    """Whether the accuracy in a record means anything: not with random weights."""
+    return not found["configuration"].get("model", {}).get("random")
+
+
 def read(results: str | Path, row: str) -> dict:
     """The record of a row of a folder of results; raises `UserError` if there is none."""
     path = Path(results) / row / "record.json"

@@ -12,13 +12,15 @@ or the manifest's root, which may be any.
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from deepspeech2 import audio
 from deepspeech2.files import read_json
 from deepspeech2.stage import UserError
+
+VAL_EVERY = 10  # every tenth speaker is held out for validation
 
 
 class Recording(NamedTuple):
@@ -168,6 +170,12 @@ def _check_id(name: str, where: str | Path) -> None:
         raise UserError(f"{where}: {name!r:.100} is no usable name of an utterance; rename it")
     if not name.isprintable():
         raise UserError(f"{where}: {name!r:.100} has unprintable characters; rename it")
+
+
+def held_out(speakers: Iterable[str]) -> set[str]:
+    """The speakers whose utterances are kept from training: every tenth by name, if not alone."""
+    found = sorted(set(speakers))
+    return set(found[::VAL_EVERY]) if len(found) > 1 else set()
 
 
 def _id(path: Path, root: Path) -> str:

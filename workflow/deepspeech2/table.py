@@ -31,7 +31,7 @@ COLUMNS = (
     "largest_posterior_difference padding_share_longest padding_share_batch "
     "peak_device_memory_bytes load_before governor stream_threads stream_cpu assemble_seconds "
     "upload_seconds forward_seconds download_seconds "
-    "git_revision disturbed"
+    "git_revision disturbed note"
 ).split()
 # Columns of the Markdown and HTML tables, and what they are called there.
 SHOWN = {
@@ -57,7 +57,13 @@ SHOWN = {
     "stream_p50_ms": "single p50 ms",
     "stream_p90_ms": "single p90 ms",
     "stream_p99_ms": "single p99 ms",
+    "note": "note",
 }
+# What stays empty where weights are random.
+ACCURACY = (
+    "wer cer substitutions deletions insertions wer_low wer_high cer_low cer_high ser wer_unseen "
+    "unseen_utterances empty"
+).split()
 LATENCIES = [f"latency_{name}_ms" for name in ("mean", "std", "p50", "p90", "p95", "p99")]
 # Underscores inside of words are none of Markdown's business.
 MARKDOWN = r"[\\`*~|\[\]]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])"
@@ -112,6 +118,8 @@ def as_row(found: dict, published: dict[str, dict[int, dict]]) -> dict:
     for name in ("wer", "cer"):
         values[name] = score[name]["percent"]
         values[f"{name}_low"], values[f"{name}_high"] = score[name]["low"], score[name]["high"]
+    if not record.is_scored(found):
+        values.update(dict.fromkeys(ACCURACY), note="random weights: no accuracy")
     values.update(published.get(found["dataset"], {}).get(found["batch_size"], {}))
     for name in COLUMNS:
         if name not in values:
@@ -177,6 +185,7 @@ def shown(rows: pd.DataFrame) -> pd.DataFrame:
     text = as_text(rows, SHOWN_DECIMALS)
     text["interval"] = text["wer_low"] + " to " + text["wer_high"]
     text["errors"] = text["substitutions"] + "/" + text["deletions"] + "/" + text["insertions"]
+    text.loc[text["wer"] == "", ["interval", "errors"]] = ""
     text["identical"] = text["identical_transcripts"] + "/" + text["utterances"]
     if rows["threads"].nunique() > 1:
         text["verdict"] += " (" + text["threads"] + " threads)"
@@ -216,7 +225,7 @@ def notes(rows: pd.DataFrame, remarks: Iterable[str]) -> list[str]:
             f"Single latency of {row.dataset}/{row.model}/{row.engine}: measured on "
             f"{row.stream_cpu} with {row.stream_threads} threads."
         )
-    for dataset, part in rows.groupby("dataset", sort=False):
+    for dataset, part in rows[rows["note"].isna()].groupby("dataset", sort=False):
         counts = part[["model", "engine", "scored", "of", "empty"]].drop_duplicates()
         alike = len(counts[["scored", "of", "empty"]].drop_duplicates()) == 1
         for row in counts[:1].itertuples() if alike else counts.itertuples():

@@ -138,9 +138,38 @@ def corpus_hashes(wildcards):
 
 
 def checkpoint_source(wildcards):
-    """A model's checkpoint: the local path, or what `fetch_checkpoint` makes."""
+    """A model's checkpoint: the local path, or what `fetch_checkpoint` or `random_weights` makes."""
     place = MODELS[wildcards.model]["checkpoint"]
+    if place is None:
+        return f"results/models/{wildcards.model}/random.safetensors"
     return f"results/models/{wildcards.model}/checkpoint" if is_address(place) else place
+
+
+def random_options(wildcards):
+    """The command-line options of random weights."""
+    settings = dict(MODELS[wildcards.model]["random"] or {})
+    if settings.pop("bidirectional", True):
+        settings.pop("lookahead_context", None)
+    return " ".join(option(f"--{key.replace('_', '-')}", v) for key, v in settings.items())
+
+
+def training_settings():
+    """How to train, as the stage takes it (JSON)."""
+    settings = dict(config["train"])
+    for key in ("name", "dev", "device", "v3_checkpoint"):
+        del settings[key]
+    shares = settings.pop("shares")
+    settings["shares"] = {name: shares.get(name, 1.0) for name in settings.pop("datasets")}
+    architecture = dict(settings["architecture"])
+    if architecture["bidirectional"]:
+        del architecture["lookahead_context"]
+    return json.dumps({**settings, "architecture": architecture}, sort_keys=True)
+
+
+def training_manifests(part):
+    """The manifests of the datasets to train on (train) or to choose by (val), as name=path."""
+    names = config["train"]["datasets" if part == "train" else "dev"]
+    return [f"{name}=results/datasets/{name}/{name}_{part}_manifest.json" for name in names]
 
 
 def exported_model(wildcards):

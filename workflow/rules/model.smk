@@ -20,6 +20,25 @@ rule fetch_checkpoint:
         "--trust {params.trust:q} --output {output:q}"
 
 
+rule random_weights:
+    input:
+        labels="resources/labels.json",
+        code=stage_sources("random_weights"),
+    output:
+        "results/models/{model}/random.safetensors",
+    log:
+        "results/logs/models/{model}/random_weights.log",
+    benchmark:
+        "results/benchmarks/models/{model}/random_weights.tsv"
+    conda:
+        "../../envs/cpu.yaml"
+    params:
+        options=random_options,
+    shell:
+        "python -m deepspeech2.random_weights --log {log:q} --labels {input.labels:q} "
+        "{params.options} --checkpoint {output:q}"
+
+
 rule checkpoint:
     input:
         checkpoint=checkpoint_source,

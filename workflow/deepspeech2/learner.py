@@ -1,0 +1,267 @@
+"""The training of a network: its settings, its steps, and everything that they change.
+
+Whatever is drawn at random depends on the seed and the number of the epoch alone, so that a run
+that goes on from a saved state computes what an uninterrupted one would have.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader
+
+from deepspeech2 import alignment, decode, epochs, labels, stage
+from deepspeech2.architecture import Architecture, Spectrogram
+from deepspeech2.augment import Augmentation
+from deepspeech2.epochs import Batches, Item, Part, Plan, Recording
+from deepspeech2.network import DeepSpeech2
+from deepspeech2.stage import UserError
+
+
+class Settings(NamedTuple):
+    """How a network is trained.
+
+    `shares` of every dataset in an epoch; `splices` share of the utterances that are spliced, from
+    epoch `splices_from` on, after which the words are aligned anew every `align_every` epochs;
+    `clean_epochs` without noise, stretch and masks at the start; `warmup_epochs` of rising learning
+    rate, then a cosine to zero at `epochs`; `patience` epochs without a better word error rate end
+    the run; `average` is the decay of the weights' moving average, per batch.
+    """
+
+    architecture: dict
+    shares: dict[str, float]
+    augmentation: dict
+    epochs: int = 60
+    frames_per_batch: int = 2600
+    learning_rate: float = 1e-3
+    warmup_epochs: float = 1
+    weight_decay: float = 0.01
+    clip: float = 5.0
+    dropout: float = 0.1
+    average: float = 0.999
+    splices: float = 0.35
+    splices_from: int = 12
+    align_every: int = 13
+    clean_epochs: int = 3
+    patience: int = 20
+    precision: str = "bf16"
+    seed: int = 0
+
+
+class Run:
+    """A training run: its data, its state, and the steps that change it."""
+
+    def __init__(self, settings: Settings, train: Sequence, dev: Sequence, alphabet, device: str):
+        self.settings, self.alphabet, self.device = settings, alphabet, torch.device(device)
+        self.recordings: list[Recording] = list(train)
+        self.dev: list[Recording] = list(dev)
+        self.spectrogram = Spectrogram()
+        self.space = alphabet.index(" ") if " " in alphabet else -1
+        epochs.warm_up(self.spectrogram)
+        torch.manual_seed(settings.seed)
+        architecture = Architecture(
+            bins=self.spectrogram.bins, classes=len(alphabet), **settings.architecture
+        )
+        self.network = DeepSpeech2(architecture, "static", settings.dropout).to(self.device)
+        self.average = AveragedModel(
+            self.network, multi_avg_fn=_moving_average(settings.average), use_buffers=True
+        )
+        self.optimizer = torch.optim.AdamW(
+            self.network.parameters(), settings.learning_rate, weight_decay=settings.weight_decay
+        )
+        self.history: list[dict] = []
+        self.cuts: dict[int, list[int]] = {}
+        self.best: dict[str, torch.Tensor] = {}
+
+    def state(self) -> dict:
+        """Everything that the rest of the run depends on."""
+        return {
+            "network": self.network.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "history": self.history,
+            "cuts": self.cuts,
+            "best": self.best,
+        }
+
+    def restore(self, state: dict) -> None:
+        """Go on from what `state` returned."""
+        self.network.load_state_dict(state["network"])
+        self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.history, self.cuts, self.best = state["history"], state["cuts"], state["best"]
+
+    @property
+    def finished(self) -> bool:
+        """Whether all epochs are done, or the word error rate has long not improved."""
+        if not self.history:
+            return False
+        epoch = self.history[-1]["epoch"]
+        return epoch >= self.settings.epochs or epoch - self.best_epoch >= self.settings.patience
+
+    @property
+    def best_epoch(self) -> int:
+        """The epoch with the lowest word error rate on the development set, the first of them."""
+        return min(self.history, key=lambda row: (row["dev_wer"], row["dev_cer"]))["epoch"]
+
+    def epoch(self) -> None:
+        """Train one epoch, and see what the averaged weights make of the development set."""
+        s, epoch, started = self.settings, len(self.history) + 1, time.perf_counter()
+        splicing = s.splices and epoch >= s.splices_from
+        if splicing and (epoch - s.splices_from) % s.align_every == 0:
+            self.align()
+        augmentation = Augmentation(**s.augmentation)
+        if epoch <= s.clean_epochs:
+            augmentation = Augmentation(speed=augmentation.speed, gain=augmentation.gain)
+        plan = Plan(s.shares, s.splices, s.frames_per_batch, self.spectrogram, augmentation, s.seed)
+        drawn = epochs.draw(plan, epoch, self.recordings, self.cuts)
+        batches = Batches(drawn, self.recordings, self.alphabet, self.spectrogram, augmentation)
+        torch.manual_seed(int(np.random.default_rng([s.seed, epoch]).integers(1 << 62)))
+        self.network.train()
+        losses, bar = [], stage.progress(None, len(drawn), f"epoch {epoch}/{s.epochs}", "batch")
+        with bar:
+            for number, content in enumerate(_loader(batches)):
+                self._set_learning_rate(epoch - 1 + number / len(drawn))
+                losses.append(self._step(*content))
+                bar.set_postfix_str(f"loss {np.mean(losses[-50:]):.3f}{self._last()}", False)
+                bar.update()
+        found = self.evaluate()
+        self.history.append(
+            {
+                "epoch": epoch,
+                "utterances": sum(map(len, drawn)),
+                "spliced": sum(len(item.parts) > 1 for items in drawn for item in items),
+                "learning_rate": self.optimizer.param_groups[0]["lr"],
+                "train_loss": float(np.mean(losses)),
+                **found,
+                "seconds": time.perf_counter() - started,
+            }
+        )
+        if self.best_epoch == epoch:
+            weights = self.average.module.state_dict()
+            self.best = {name: value.detach().cpu().clone() for name, value in weights.items()}
+
+    def _last(self) -> str:
+        return f", dev WER {self.history[-1]['dev_wer']:.1f} %" if self.history else ""
+
+    def _set_learning_rate(self, epochs_done: float) -> None:
+        s = self.settings
+        if epochs_done < s.warmup_epochs:
+            share = epochs_done / s.warmup_epochs
+        else:
+            done = (epochs_done - s.warmup_epochs) / max(1e-9, s.epochs - s.warmup_epochs)
+            share = (1 + math.cos(math.pi * done)) / 2
+        for group in self.optimizer.param_groups:
+            group["lr"] = s.learning_rate * share
+
+    def _step(self, spectrograms, lengths, targets, target_lengths) -> float:
+        with self._autocast():
+            logits, lengths = self.network.logits(
+                spectrograms.to(self.device), lengths.to(self.device)
+            )
+        losses = _ctc(logits, targets.to(self.device), lengths, target_lengths)
+        loss = losses.sum() / target_lengths.sum()  # every character counts the same
+        if not torch.isfinite(loss):
+            raise UserError(
+                f"epoch {len(self.history) + 1}: the loss is no number any more; lower the "
+                "learning rate or raise warmup_epochs"
+            )
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.clip)
+        self.optimizer.step()
+        self.average.update_parameters(self.network)
+        return loss.item()
+
+    def _autocast(self):
+        if self.settings.precision == "fp32":
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16)
+
+    def _posteriors(self, chosen: Sequence[Recording], what: str) -> Iterator[tuple]:
+        """Recording number, posteriors (T', classes), targets and loss of each, unaugmented."""
+        items = []
+        for number, recording in enumerate(chosen):
+            part = Part(number, 0, recording.samples, recording.text)
+            frames = self.spectrogram.frames(recording.samples)
+            items.append(Item((part,), 1.0, frames, (0, number)))
+        items.sort(key=lambda item: (-item.frames, item.seed))
+        drawn = epochs.batch(items, 4 * self.settings.frames_per_batch)
+        batches = Batches(drawn, chosen, self.alphabet, self.spectrogram, Augmentation())
+        net = self.average.module.eval()
+        for items, content in zip(drawn, stage.progress(_loader(batches), len(drawn), what)):
+            spectrograms, lengths, targets, target_lengths = content
+            with torch.inference_mode():
+                logits, lengths = net.logits(spectrograms.to(self.device), lengths.to(self.device))
+                losses = _ctc(logits, targets.to(self.device), lengths, target_lengths)
+            posteriors = logits.softmax(-1).transpose(0, 1).cpu().numpy()
+            for row, (item, target) in enumerate(
+                zip(items, targets.split(target_lengths.tolist()))
+            ):
+                number = item.parts[0].recording
+                yield (
+                    number,
+                    posteriors[row, : int(lengths[row])],
+                    target.tolist(),
+                    losses[row].item(),
+                )
+
+    def evaluate(self) -> dict[str, float]:
+        """Loss per character, WER and CER of the averaged weights on the development set."""
+        losses, characters, texts = 0.0, 0, []
+        for number, posteriors, targets, loss in self._posteriors(self.dev, "dev"):
+            losses, characters = losses + loss, characters + len(targets)
+            texts.append((self.dev[number].text, decode.greedy(posteriors, self.alphabet)))
+        rates = {
+            f"dev_{name}": alignment.count_errors((tokens(a), tokens(b)) for a, b in texts).rate
+            for name, tokens in alignment.TOKENS.items()
+        }
+        return {"dev_loss": losses / characters, **rates}
+
+    def align(self) -> None:
+        """Find where the words of the training utterances can be cut apart."""
+        self.cuts = {}
+        for number, posteriors, targets, _ in self._posteriors(self.recordings, "align"):
+            samples = epochs.read(self.recordings[number])
+            with contextlib.suppress(ValueError):  # too short to be aligned
+                self.cuts[number] = epochs.word_cuts(posteriors, targets, self.space, samples)
+
+
+def _moving_average(decay: float):
+    """Update of a moving average whose decay rises with the number of updates, to `decay`.
+
+    Else the first, untrained weights would count for a thousand updates.
+    """
+
+    def update(averages, currents, updates: Tensor) -> None:
+        now = min(decay, (1 + updates.item()) / (10 + updates.item()))
+        get_ema_multi_avg_fn(now)(averages, currents, updates)
+
+    return update
+
+
+def _ctc(logits: Tensor, targets: Tensor, lengths: Tensor, target_lengths: Tensor) -> Tensor:
+    """The loss of each utterance (B,). Utterances with too few frames for their text count zero."""
+    probabilities = logits.float().log_softmax(-1)
+    return torch.nn.functional.ctc_loss(
+        probabilities, targets, lengths.long(), target_lengths, labels.BLANK, "none", True
+    )
+
+
+def _loader(batches: Batches) -> DataLoader:
+    """Batches made by another process while this one computes."""
+    return DataLoader(
+        batches, batch_size=None, num_workers=1, prefetch_factor=4, collate_fn=_tensors
+    )
+
+
+def _tensors(arrays: Sequence[np.ndarray]) -> list[torch.Tensor]:
+    return [torch.from_numpy(array) for array in arrays]

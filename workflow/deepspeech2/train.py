@@ -1,0 +1,199 @@
+"""Train a DeepSpeech2 network on one or more corpora, and keep what is best on a development set.
+
+Every epoch is saved, so that a run that was stopped at any point goes on from its last epoch when
+it is started again, and ends with the same weights. The result is the moving average of the weights
+at the epoch with the lowest word error rate on the development set, as safetensors whose metadata
+say everything that it was made from.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import pickle
+import platform
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from importlib import metadata as packages
+from pathlib import Path
+
+import safetensors.torch
+import torch
+
+from deepspeech2 import audio, files, labels, preprocess, recordings, sources, stage
+from deepspeech2.architecture import Spectrogram
+from deepspeech2.checkpoint import COUNTER, METADATA_KEY
+from deepspeech2.epochs import Recording
+from deepspeech2.learner import Run, Settings
+from deepspeech2.stage import UserError, log
+
+STATE = "state.pt"
+LIBRARIES = ("torch", "numpy", "librosa", "soxr", "scipy", "soundfile")
+
+
+def _size(found: Sequence[Recording]) -> tuple[int, float, int]:
+    minutes = sum(r.samples for r in found) / audio.SAMPLE_RATE / 60
+    return len(found), minutes, len({(r.dataset, r.speaker) for r in found})
+
+
+def read_labels(paths: Sequence[str]) -> list[str]:
+    """The labels of all datasets, which must be the same."""
+    found = [labels.read(path) for path in paths]
+    for path, other in zip(paths, found):
+        if other != found[0]:
+            raise UserError(f"{path}: other labels than those of {paths[0]}; train on one kind")
+    return found[0]
+
+
+def read_recordings(
+    manifests: Mapping[str, str], alphabet: list[str], drop_unknown: Sequence[str], processes: int
+) -> list[Recording]:
+    """The utterances of some datasets' manifests, checked like those that features are made of."""
+    found = []
+    with ProcessPoolExecutor(processes) as pool:
+        for name, manifest in manifests.items():
+            settings = preprocess.Settings(manifest, alphabet, Spectrogram(), name in drop_unknown)
+            samples = recordings.read_manifest(manifest)
+            jobs = ((sample, settings) for sample in samples)
+            results = pool.map(preprocess.inspect, jobs, chunksize=16)
+            for p in stage.progress(results, len(samples), f"inspect {name}", "utterance"):
+                count = round(p.seconds * audio.SAMPLE_RATE)
+                text = "".join(alphabet[target] for target in p.targets)
+                sample = p.sample
+                found.append(Recording(str(sample.wav), count, name, sample.speaker, text))
+    return found
+
+
+def data_sha256(manifest: str) -> str:
+    """Hash over the utterances of a manifest: ids, speakers, samples and texts, not their place."""
+    lines = [
+        [s.id, s.speaker, s.wav_sha256 or files.sha256(s.wav), s.txt_sha256 or files.sha256(s.txt)]
+        for s in recordings.read_manifest(manifest)
+    ]
+    return files.sha256_bytes(json.dumps(lines).encode())
+
+
+def identity(settings: Settings, data: Sequence[dict], alphabet: Sequence[str]) -> str:
+    """What a state must have been made with to be gone on from: settings and data, hashed."""
+    content = [settings._asdict(), data, list(alphabet)]
+    return files.sha256_bytes(json.dumps(content, sort_keys=True).encode())
+
+
+def resume(run: Run, path: Path, made_with: str) -> list[str]:
+    """Take up the state in `path`, if there is one; returns the code that it was made by, hashed.
+
+    Other code goes on with it, too: an edit of a comment must not cost hours.
+    """
+    if not path.exists():
+        return []
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        fits, code = state["made_with"] == made_with, list(state["code_sha256"])
+    except (RuntimeError, LookupError, TypeError, ValueError, OSError, EOFError) as error:
+        raise UserError(f"{path}: not a training state ({error!r:.100}); remove it") from None
+    except pickle.UnpicklingError:
+        raise UserError(f"{path}: not a training state; remove it") from None
+    if not fits:
+        raise UserError(
+            f"{path}: of a run with other settings or data; remove it to start anew, or go back to "
+            "them"
+        )
+    run.restore(state["run"])
+    log.info("going on after epoch %d", len(run.history))
+    return code
+
+
+def main(argv=None) -> None:
+    """Command line: see `--help`."""
+    parser = stage.parser(__doc__)
+    parser.add_argument("--train", nargs="+", required=True, metavar="NAME=MANIFEST")
+    parser.add_argument("--dev", nargs="+", required=True, metavar="NAME=MANIFEST")
+    parser.add_argument(
+        "--labels", nargs="+", required=True, help="the datasets' characters, all alike (JSON)"
+    )
+    parser.add_argument(
+        "--drop-unknown", action="append", default=[], metavar="NAME",
+        help="a dataset whose other characters are left out, not refused",
+    )  # fmt: skip
+    parser.add_argument("--settings", required=True, help="how to train (JSON text)")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--state", required=True, help="folder for what a later run goes on from")
+    parser.add_argument("--curves", required=True, help="table to write, a line an epoch (CSV)")
+    parser.add_argument("--weights", required=True, help="safetensors to write")
+    parser.add_argument("--training", required=True, help="what it was made from, to write (JSON)")
+    parser.add_argument("--texts", required=True, help="texts that it was trained on, to write")
+    args = stage.parse(parser, argv)
+
+    torch.set_num_threads(args.threads)
+    settings = Settings(**json.loads(args.settings))
+    alphabet = read_labels(args.labels)
+    sets = [dict(pair.split("=", 1) for pair in pairs) for pairs in (args.train, args.dev)]
+    train, dev = (
+        read_recordings(manifests, alphabet, args.drop_unknown, args.threads) for manifests in sets
+    )
+    run = Run(settings, train, dev, alphabet, args.device)
+    log.info(
+        "%d utterances (%.1f min) of %d speakers to train on, %d (%.1f min) of %d to choose by",
+        *_size(train),
+        *_size(dev),
+    )
+    state = Path(args.state) / STATE
+    data = [
+        {"part": part, "name": name, "sha256": data_sha256(manifest)}
+        for part, manifests in zip(("train", "dev"), sets)
+        for name, manifest in manifests.items()
+    ]
+    made_with = identity(settings, data, alphabet)
+    code = resume(run, state, made_with)
+    if not run.finished and sources.digest(__spec__.name) not in code:
+        code.append(sources.digest(__spec__.name))
+    while not run.finished:
+        run.epoch()
+        row = run.history[-1]
+        log.info(
+            "epoch %(epoch)d: loss %(train_loss).4f, dev loss %(dev_loss).4f, dev WER %(dev_wer).3f"
+            " %%, CER %(dev_cer).3f %%, %(seconds).0f s",
+            row,
+        )
+        with files.replacing(state) as temporary:
+            torch.save({"made_with": made_with, "code_sha256": code, "run": run.state()}, temporary)
+        write_curves(args.curves, run.history)
+    description = {
+        "labels": alphabet,
+        "spectrogram": run.spectrogram._asdict(),
+        "architecture": run.network.architecture._asdict(),
+        "training": {
+            "settings": settings._asdict(),
+            "data": data,
+            "best_epoch": run.best_epoch,
+            "curves": run.history,
+            "device": args.device,
+            "threads": args.threads,
+            "machine": platform.machine(),
+            "versions": {"python": platform.python_version()}
+            | {name: packages.version(name) for name in LIBRARIES},
+            "code_sha256": code,
+        },
+    }
+    weights = {k: v for k, v in run.best.items() if not k.endswith(COUNTER)}
+    with files.replacing(args.weights) as temporary:
+        content = json.dumps(description, ensure_ascii=False)
+        safetensors.torch.save_file(weights, str(temporary), {METADATA_KEY: content})
+    with files.replacing(args.texts) as temporary:
+        texts = "".join(f"{text}\n" for text in sorted({r.text for r in train}))
+        temporary.write_text(texts, encoding="utf-8")
+    files.write_json(args.training, {**description, "weights_sha256": files.sha256(args.weights)})
+
+
+def write_curves(path: str | Path, history: Sequence[dict]) -> None:
+    """The history as a table (CSV), a line an epoch."""
+    with files.replacing(path) as temporary, open(temporary, "w", newline="") as file:
+        writer = csv.DictWriter(file, history[0].keys(), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(history)
+
+
+if __name__ == "__main__":
+    stage.run(main)

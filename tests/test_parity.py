@@ -213,3 +213,19 @@ def test_one_flipped_bit_of_the_real_corpus_is_found(shared, an4_archive, tmp_pa
     path.write_bytes(data)
     with pytest.raises(UserError, match="cen5-fcaw-b.raw: samples differ"):
         an4.read(tmp_path, lambda *_: None, hashes)
+
+
+def test_the_embedded_model_is_what_its_card_says(run, an4_archive):
+    """On AN4 test it is better than the published model, which is fifteen times its size."""
+    (run / "embedded.yaml").write_text(yaml.safe_dump({"run": {"models": ["embedded"]}}))
+    target = "results/an4/embedded/cpu-fp32/bs1/score.json"
+    snakemake(
+        run, "--cores", 2, "--configfile", "config/an4.yaml", "test.yaml", "embedded.yaml",
+        "--config", f"archive={an4_archive}", "--", target,
+    )  # fmt: skip
+    found = json.loads((run / target).read_text())
+    card = (run / "resources/checkpoints/README.md").read_text()
+    assert f"| AN4 test, 130 utterances | {found['wer']['percent']:.3f} (" in card
+    assert f") | {found['cer']['percent']:.3f} (" in card
+    assert found["wer"]["percent"] <= 9.573 and found["cer"]["percent"] <= 5.515
+    assert (run / "resources/checkpoints/embedded.safetensors").stat().st_size <= 15_000_000

@@ -254,6 +254,7 @@ def test_the_default_run(project):
         assert row["utterances"] == "64" == row["identical_transcripts"]
         assert float(row["utterances_per_s"]) > 0 and float(row["rtfx"]) > 0
         assert {row[k] for k in ("wer", "cer")} == {rows[0][k] for k in ("wer", "cer")}
+        assert float(row["wer"]) <= 5  # the embedded model knows such speech
         stream = [float(row[f"stream_{name}_ms"]) for name in ("p50", "p90", "p95", "mean")]
         assert 0 < stream[0] <= stream[1] <= stream[2] and stream[3] > 0
         assert row["stream_verdict"] == "QUICK"
@@ -278,7 +279,7 @@ def test_the_default_run(project):
         assert len(hashes) == 6 and all(re.fullmatch("[0-9a-f]{64}", h) for h in hashes.values())
         assert hashes["timing_code"] != hashes["accuracy_code"]
         configuration = found["configuration"]
-        assert configuration["model"]["training_texts"] == "resources/an4/training_texts.txt"
+        assert configuration["model"]["training_texts"] == "resources/checkpoints/training_texts.txt"
         assert configuration["timing"]["min_seconds"] == 1
         assert set(configuration) == {
             "dataset", "model", "engine", "decoder", "accuracy", "timing"

@@ -53,7 +53,7 @@ def main(argv=None) -> None:
     }
     with replacing(args.checkpoint) as temporary:
         metadata = {METADATA_KEY: json.dumps(description, ensure_ascii=False)}
-        safetensors.torch.save_file(weights, str(temporary), metadata)
+        temporary.write_bytes(safetensors.torch.save(weights, metadata))
     log.info("%d tensors from seed %d", len(weights), args.seed)
 
 

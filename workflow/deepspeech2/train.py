@@ -149,6 +149,8 @@ def main(argv=None) -> None:
     code = resume(run, state, made_with)
     if not run.finished and sources.digest(__spec__.name) not in code:
         code.append(sources.digest(__spec__.name))
+    if run.history:  # the table may have been lost since
+        write_curves(args.curves, run.history)
     while not run.finished:
         run.epoch()
         row = run.history[-1]
@@ -180,7 +182,7 @@ def main(argv=None) -> None:
     weights = {k: v for k, v in run.best.items() if not k.endswith(COUNTER)}
     with files.replacing(args.weights) as temporary:
         content = json.dumps(description, ensure_ascii=False)
-        safetensors.torch.save_file(weights, str(temporary), {METADATA_KEY: content})
+        temporary.write_bytes(safetensors.torch.save(weights, {METADATA_KEY: content}))
     with files.replacing(args.texts) as temporary:
         texts = "".join(f"{text}\n" for text in sorted({r.text for r in train}))
         temporary.write_text(texts, encoding="utf-8")

@@ -226,6 +226,6 @@ def test_the_embedded_model_is_what_its_card_says(run, an4_archive):
     found = json.loads((run / target).read_text())
     card = (run / "resources/checkpoints/README.md").read_text()
     assert f"| AN4 test, 130 utterances | {found['wer']['percent']:.3f} (" in card
-    assert f") | {found['cer']['percent']:.3f} (" in card
+    assert f" | {found['cer']['percent']:.3f} (" in card
     assert found["wer"]["percent"] <= 9.573 and found["cer"]["percent"] <= 5.515
     assert (run / "resources/checkpoints/embedded.safetensors").stat().st_size <= 15_000_000

@@ -279,7 +279,8 @@ def test_the_default_run(project):
         assert len(hashes) == 6 and all(re.fullmatch("[0-9a-f]{64}", h) for h in hashes.values())
         assert hashes["timing_code"] != hashes["accuracy_code"]
         configuration = found["configuration"]
-        assert configuration["model"]["training_texts"] == "resources/checkpoints/training_texts.txt"
+        texts = "resources/checkpoints/training_texts.txt"
+        assert configuration["model"]["training_texts"] == texts
         assert configuration["timing"]["min_seconds"] == 1
         assert set(configuration) == {
             "dataset", "model", "engine", "decoder", "accuracy", "timing"

@@ -76,7 +76,7 @@ def test_defaults_are_filled_in_and_not_shared():
     train = found["train"]
     assert train["augmentation"] == AUGMENTATION
     for key, value in learner.Settings._field_defaults.items():
-        assert train[key] == value, key
+        assert train[key] == (list(value) if isinstance(value, tuple) else value), key
     for governors in (None, [], ["performance", "schedutil"]):
         assert complete((["timing", "governors"], governors))["timing"]["governors"] == governors
 
@@ -126,6 +126,10 @@ BAD = [
     ((["train", "datasets"], ["other"]), "train.datasets: 'other' is not defined; defined are: "),
     ((["train", "dev"], ["other"]), "train.dev: 'other' is not defined"),
     ((["train", "shares"], {"sample": 0}), "train.shares.sample: 0 is less than or equal"),
+    ((["train", "shares"], {"sampel": 1}), "train.shares: 'sampel' is not defined"),
+    ((["train", "spliced"], ["sampel"]), "train.spliced: 'sampel' is not defined"),
+    ((["train", "augmentation", "snr"], [40, 10]), "train.augmentation.snr: 40 is more than 10"),
+    ((["train", "dev_utterances"], 0), "train.dev_utterances: 0"),
     ((["train", "name"], "../x"), "train.name: '../x'"),
     ((["train", "device"], "npu"), "train.device: 'npu'"),
     ((["train", "learning_rate"], 0), "train.learning_rate: 0"),

@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from deepspeech2 import augment, checkpoint, curves, epochs, learner, train, v3
+from deepspeech2 import augment, checkpoint, curves, epochs, learner, spectrogram, train, v3
 from deepspeech2.architecture import Architecture, Spectrogram
 from deepspeech2.augment import Augmentation
 from deepspeech2.epochs import Item, Part, Plan, Recording
 from deepspeech2.files import read_json, sha256
+from deepspeech2.network import DeepSpeech2
 from deepspeech2.stage import UserError
 from scipy.io import wavfile
 
@@ -106,7 +107,7 @@ def corpus(count=40, speakers=4):
 def plan(**changes):
     settings = {
         "shares": {"a": 1.0, "b": 0.5},
-        "splices": 0.0,
+        "splices": {},
         "frames_per_batch": 4000,
         "spectrogram": SPECTROGRAM,
         "augmentation": Augmentation(speed=(0.9, 1.1)),
@@ -192,7 +193,7 @@ def test_splices_are_of_one_speaker_with_the_words_that_their_samples_say():
     items = [
         item
         for epoch in range(5)
-        for items in epochs.draw(plan(splices=0.5), epoch, recordings, cuts)
+        for items in epochs.draw(plan(splices={"a": 0.5}), epoch, recordings, cuts)
         for item in items
     ]
     spliced = [item for item in items if len(item.parts) > 1]
@@ -213,10 +214,12 @@ def test_splices_are_of_one_speaker_with_the_words_that_their_samples_say():
 def test_no_splices_before_cuts_are_known_or_of_lonely_speakers():
     recordings = corpus(40)
     assert all(
-        len(i.parts) == 1 for b in epochs.draw(plan(splices=1.0), 1, recordings, {}) for i in b
+        len(i.parts) == 1
+        for b in epochs.draw(plan(splices={"a": 1.0, "b": 1.0}), 1, recordings, {})
+        for i in b
     )
     lonely = [r._replace(speaker=str(i)) for i, r in enumerate(recordings)]
-    drawn = epochs.draw(plan(splices=1.0), 1, lonely, cuts_of(lonely))
+    drawn = epochs.draw(plan(splices={"a": 1.0, "b": 1.0}), 1, lonely, cuts_of(lonely))
     assert all(len(item.parts) == 1 for items in drawn for item in items)
 
 
@@ -253,6 +256,32 @@ def test_the_ctc_path_is_the_best_of_all(targets, frames):
     assert epochs.ctc_path(posteriors, targets) == spans
 
 
+def test_a_spliced_item_is_its_parts_one_after_the_other(tmp_path):
+    recordings = [write_wav(tmp_path / f"{i}.wav", 0.5 + i / 4, text="A B") for i in range(2)]
+    parts = (Part(0, 1000, 6000, "A"), Part(1, 0, 4000, "A B"))
+    item = Item(parts, 1.0, SPECTROGRAM.frames(9000), (0,))
+    batches = epochs.Batches([[item]], recordings, LABELS, SPECTROGRAM, Augmentation())
+    spectrograms, lengths, targets, target_lengths = batches[0]
+    assert lengths.tolist() == [SPECTROGRAM.frames(9000)] and target_lengths.tolist() == [5]
+    assert "".join(LABELS[t] for t in targets) == "A A B"
+    first, second = (epochs.read(r) for r in recordings)
+    expected = spectrogram.compute(epochs.join([first[1000:6000], second[:4000]]), SPECTROGRAM)
+    np.testing.assert_array_equal(spectrograms[0, 0], expected)
+
+
+def test_utterances_of_unknown_speakers_are_not_spliced():
+    recordings = [r._replace(speaker="") for r in corpus(40)]
+    drawn = epochs.draw(plan(splices={"a": 1.0}), 1, recordings, cuts_of(recordings))
+    assert all(len(item.parts) == 1 for items in drawn for item in items)
+
+
+@pytest.mark.parametrize(
+    ("text", "frames"), [("", 0), ("GO", 2), ("A A", 3), ("AA", 3), ("AAA", 5)]
+)
+def test_ctc_needs_a_blank_between_equal_characters(text, frames):
+    assert epochs.needed_frames(text) == frames
+
+
 @pytest.mark.parametrize(("frames", "targets"), [(1, [1, 2]), (2, [1, 1]), (4, [1, 1, 1])])
 def test_too_few_frames_have_no_ctc_path(frames, targets):
     with pytest.raises(ValueError, match="too few frames"):
@@ -284,7 +313,6 @@ def settings(**changes):
         "epochs": 10,
         "clean_epochs": 0,
         "dropout": 0.0,
-        "splices": 0.0,
         "precision": "fp32",
     }
     return learner.Settings(**{**base, **changes})
@@ -316,21 +344,47 @@ def test_the_moving_average_forgets_the_first_weights():
     assert average[0].item() == pytest.approx(expected, rel=1e-4)
 
 
-def test_dropout_is_only_for_training():
+@pytest.mark.parametrize("form", ["static", "packed"])
+def test_dropout_is_of_every_layer_and_only_for_training(form, monkeypatch):
     torch.manual_seed(0)
-    from deepspeech2.network import DeepSpeech2
-
-    architecture = Architecture(161, 29, "lstm", 16, 2, True)
-    net = DeepSpeech2(architecture, "static", 0.5)
+    net = DeepSpeech2(Architecture(161, 29, "lstm", 16, 3, True), form, 0.5)
     x, lengths = torch.randn(2, 1, 161, 40), torch.tensor([40, 31], dtype=torch.int32)
+    shapes, dropout = [], torch.nn.functional.dropout
+    monkeypatch.setattr(
+        torch.nn.functional, "dropout", lambda x, p: shapes.append(x.shape[-1]) or dropout(x, p)
+    )
     with torch.no_grad():
         first, second = net.logits(x, lengths)[0], net.logits(x, lengths)[0]
         assert not torch.equal(first, second)
+        assert shapes == [1312, 16, 16, 16] * 2
         net.eval()
         probabilities, out_lengths = net(x, lengths)
         logits, logit_lengths = net.logits(x, lengths)
+    assert len(shapes) == 8
     assert torch.equal(probabilities, logits.softmax(-1).transpose(0, 1))
     assert out_lengths.tolist() == logit_lengths.tolist() == [20, 16]
+
+
+def test_the_rate_to_choose_by_is_the_mean_of_the_datasets(tmp_path):
+    recordings = [
+        write_wav(tmp_path / f"{name}{i}.wav", 0.5, dataset=name, text=text)
+        for name, count, text in (("a", 3, "GO ON"), ("b", 5, "STOP"))
+        for i in range(count)
+    ]
+    run = learner.Run(settings(dev_utterances=4), [], recordings, LABELS, "cpu")
+    assert [r.dataset for r in run.dev] == ["a"] * 3 + ["b"] * 4
+
+    def posteriors(chosen, what):
+        for number, recording in enumerate(chosen):
+            said = "GO" if recording.dataset == "a" else "STOP"
+            labels = [x for c in said for x in (LABELS.index(c), 0)]
+            yield number, np.eye(len(LABELS))[labels], [1] * len(recording.text), 2.0
+
+    run._posteriors = posteriors
+    found = run.evaluate()
+    assert (found["dev_wer_a"], found["dev_wer_b"], found["dev_wer"]) == (50, 0, 25)
+    assert found["dev_cer"] == pytest.approx((50 + 0) / 2)
+    assert found["dev_loss"] == pytest.approx(7 * 2 / (3 * 5 + 4 * 4))
 
 
 def test_every_character_of_a_batch_counts_the_same():
@@ -355,7 +409,7 @@ def test_every_character_of_a_batch_counts_the_same():
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """A corpus of four spoken utterances of two speakers, with manifests of all."""
+    """A corpus of four spoken utterances of two speakers, with manifests of all and of parts."""
     folder = tmp_path_factory.mktemp("data")
     rows = (ROOT / "resources" / "sample" / "transcripts.tsv").read_text().splitlines()
     chosen = [rows[0], *(row for row in rows[1:] if row.split("\t")[1] in TEXTS)]
@@ -378,7 +432,7 @@ def data(tmp_path_factory):
     return folder
 
 
-TEXTS = ("GO BACK", "STOP", "SEVENTEEN", "YES")
+TEXTS = ("GO BACK", "W A L D O", "STOP", "ZERO")
 
 
 def arguments(data, out, part="all", **changes):
@@ -411,7 +465,9 @@ def test_a_tiny_network_learns_a_few_utterances_by_heart(data, tmp_path):
     assert training["data"][0] == {
         "part": "train", "name": "x", "sha256": train.data_sha256(str(data / "all.json")),
     }  # fmt: skip
-    assert training["versions"]["torch"] and len(training["code_sha256"][0]) == 64
+    (environment,) = training["environments"]
+    assert environment["versions"]["torch"] == torch.__version__.partition("+")[0]
+    assert environment["threads"] == 1 and len(environment["code_sha256"]) == 64
     assert (tmp_path / "texts.txt").read_text().split("\n")[:-1] == sorted(TEXTS)
     assert read_json(tmp_path / "training.json")["weights_sha256"] == sha256(
         tmp_path / "model.safetensors"
@@ -420,8 +476,8 @@ def test_a_tiny_network_learns_a_few_utterances_by_heart(data, tmp_path):
 
 def test_a_killed_run_ends_with_the_same_weights(data, tmp_path):
     changes = {
-        "epochs": 6, "splices": 0.5, "splices_from": 3, "align_every": 2, "dropout": 0.2,
-        "clean_epochs": 1, "precision": "bf16",
+        "epochs": 6, "spliced": ["x"], "splices": 0.8, "splices_from": 3, "align_every": 2,
+        "dropout": 0.2, "clean_epochs": 1, "precision": "bf16",
         "augmentation": {"speed": [0.9, 1.1], "gain": 3.0, "noise": 0.5, "vocal_tract": 0.05,
                          "frequency_masks": 1, "frequency_width": 9, "time_masks": 1,
                          "time_width": 9},
@@ -454,7 +510,13 @@ def test_a_killed_run_ends_with_the_same_weights(data, tmp_path):
         assert {k: v for k, v in one.items() if k != "seconds"} == {
             k: v for k, v in two.items() if k != "seconds"
         }
-    assert [row["spliced"] > 0 for row in rows[0]][:2] == [False, False]
+    spliced = [row["spliced"] > 0 for row in rows[0]]
+    assert spliced[:2] == [False, False] and all(spliced[2:])
+    # The texts that were put together are among those that it knows, up to the epoch that is kept.
+    found = read_json(whole / "training.json")["training"]
+    known = set((whole / "texts.txt").read_text().splitlines())
+    assert known > set(TEXTS) or found["best_epoch"] < 3
+    assert known == set((killed / "texts.txt").read_text().splitlines())
     # Nothing is left to do the next time.
     before = (killed / "state" / "state.pt").stat().st_mtime_ns
     for name in ("curves.csv", "model.safetensors", "training.json", "texts.txt"):
@@ -527,6 +589,37 @@ def test_training_stops_when_it_no_longer_improves():
 def test_a_loss_that_is_no_number_is_one_line(data, tmp_path):
     done = helpers.run_stage("train", *arguments(data, tmp_path, learning_rate=1e30, epochs=3))
     helpers.assert_one_line_error(done, "the loss is no number any more", "learning rate")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is one here")
+def test_a_missing_device_is_one_line(data, tmp_path):
+    done = helpers.run_stage("train", *arguments(data, tmp_path), "--device", "cuda")
+    helpers.assert_one_line_error(done, "--device cuda", "use cpu")
+
+
+def test_an_epoch_without_utterances_is_one_line(data, tmp_path):
+    done = helpers.run_stage("train", *arguments(data, tmp_path, shares={"x": 0.01}))
+    helpers.assert_one_line_error(done, "epoch 1: no utterance to train on", "shares")
+    assert not (tmp_path / "model.safetensors").exists()
+
+
+def test_what_fails_while_a_batch_is_made_is_one_line(tmp_path):
+    lost = write_wav(tmp_path / "a.wav", 0.5)
+    (tmp_path / "a.wav").unlink()
+    run = learner.Run(settings(), [lost], [lost], LABELS, "cpu")
+    with pytest.raises(UserError, match=r"a\.wav: no such audio file"):
+        run.epoch()
+
+
+def test_texts_are_cleaned_of_what_dropped_characters_leave(tmp_path):
+    (tmp_path / "a").mkdir()
+    wavfile.write(str(tmp_path / "a" / "u.wav"), 16000, np.arange(8000, dtype="<i2"))
+    (tmp_path / "a" / "u.txt").write_text("GO - ON ?\n")
+    sample = {"wav_path": "u.wav", "transcript_path": "u.txt"}
+    content = {"root_path": "a", "samples": [sample]}
+    (tmp_path / "m.json").write_text(json.dumps(content))
+    (found,) = train.read_recordings({"x": str(tmp_path / "m.json")}, LABELS, ["x"], 1)
+    assert found.text == "GO ON"
 
 
 def test_other_labels_are_refused(data, tmp_path):

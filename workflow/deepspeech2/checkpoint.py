@@ -126,7 +126,8 @@ def _read_safetensors(path: str) -> tuple[dict[str, np.ndarray], dict]:
         )
         _check_shapes(path, {name: w.shape for name, w in weights.items()}, description)
         if isinstance(metadata.get("training"), dict):
-            json.dumps(metadata["training"], allow_nan=False)  # it is to be written again
+            # It is to be written again: no NaN, no half of a character.
+            json.dumps(metadata["training"], allow_nan=False, ensure_ascii=False).encode()
             description["training"] = metadata["training"]
     except safetensors.SafetensorError as error:
         raise UserError(

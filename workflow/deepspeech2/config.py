@@ -123,14 +123,22 @@ def _check_dataset(config: dict[str, Any], name: str) -> None:
 
 def _check_training(config: dict[str, Any]) -> None:
     train = config["train"]
-    for key in ("datasets", "dev"):
+    for key in ("datasets", "dev", "shares", "spliced"):
         for name in train[key]:
             if name not in config["datasets"]:
                 raise UserError(
                     f"config: train.{key}: {name!r} is not defined; defined are: "
                     f"{', '.join(config['datasets'])}"
                 )
-            _check_dataset(config, name)
+    for name in (*train["datasets"], *train["dev"]):
+        _check_dataset(config, name)
+        entry = config["datasets"][name]
+        for place in ("path", "labels", "pcm_sha256"):
+            entry[place] = entry[place] and os.path.expanduser(entry[place])
+    for key in ("speed", "snr"):
+        low, high = train["augmentation"][key]
+        if low > high:
+            raise UserError(f"config: train.augmentation.{key}: {low} is more than {high}")
 
 
 def is_address(place: str) -> bool:

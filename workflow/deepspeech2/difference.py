@@ -69,10 +69,14 @@ class Limits(NamedTuple):
 
 
 class Run(NamedTuple):
-    """A row of one folder of results: its record's FIELDS, and its transcripts by id."""
+    """A row of one folder of results: its record's FIELDS, and its transcripts by id.
+
+    `is_scored` says whether its accuracy means anything: not with random weights.
+    """
 
     fields: dict
     transcripts: dict[str, dict]
+    is_scored: bool = True
 
 
 def plain(text: object) -> str:
@@ -96,7 +100,7 @@ def read_run(results: str | Path, row: str) -> Run:
         require_unaltered(path, fields["hashes.transcripts"], index)
     except UserError:  # its remedy is for results of this checkout; the baseline may be anybody's
         raise UserError(f"{path}: missing, or altered after {index} was made; {ADVICE}") from None
-    return Run(fields, read_transcripts(path))
+    return Run(fields, read_transcripts(path), record.is_scored(found))
 
 
 def other_utterances(before: Run, after: Run) -> str | None:
@@ -119,6 +123,8 @@ def accuracy(before: Run, after: Run, limits: Limits) -> dict:
     references = [after.transcripts[name]["reference"] for name in names]
     old, new = ([r.transcripts[name]["hypothesis"] for name in names] for r in (before, after))
     row: dict = {"differing_transcripts": sum(a != b for a, b in zip(old, new))}
+    if not (before.is_scored and after.is_scored):
+        return {**row, "accuracy_verdict": "PASS", "reasons": ["random weights: no accuracy"]}
     for measure, tokens in TOKENS.items():
         rates = [
             count_errors((tokens(a), tokens(b)) for a, b in zip(references, texts)).rate

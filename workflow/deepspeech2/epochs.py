@@ -53,13 +53,13 @@ class Item(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """How epochs are drawn: the share of every dataset, spliced utterances' share, batches' size.
+    """How epochs are drawn: shares of every dataset and of spliced ones in it, batches' size.
 
     `frames_per_batch` bounds the frames of a batch, padding included.
     """
 
     shares: Mapping[str, float]
-    splices: float
+    splices: Mapping[str, float]
     frames_per_batch: int
     spectrogram: Spectrogram
     augmentation: Augmentation
@@ -80,23 +80,28 @@ def draw(
             share -= 1
     by_speaker: dict[tuple[str, str], list[int]] = {}
     for i in sorted(cuts):
-        by_speaker.setdefault((recordings[i].dataset, recordings[i].speaker), []).append(i)
+        if recordings[i].speaker:
+            by_speaker.setdefault((recordings[i].dataset, recordings[i].speaker), []).append(i)
     items = []
     for number, i in enumerate(chosen):
         recording = recordings[i]
         parts = (Part(i, 0, recording.samples, recording.text),)
         others = by_speaker.get((recording.dataset, recording.speaker), []) if i in cuts else []
-        if len(others) > 1 and rng.random() < plan.splices:
+        if len(others) > 1 and rng.random() < plan.splices.get(recording.dataset, 0):
             parts = splice(i, others, recordings, cuts, rng)
         speed = float(rng.uniform(*plan.augmentation.speed))
         samples = sum(part.end - part.start for part in parts)
         frames = plan.spectrogram.frames(int(np.ceil(samples / speed)))
-        targets = len(" ".join(part.text for part in parts))
-        if output_frames(frames) > targets:  # CTC needs a frame for every character
+        if output_frames(frames) > needed_frames(" ".join(part.text for part in parts)):
             items.append(Item(parts, speed, frames, (plan.seed, epoch, number)))
     items.sort(key=lambda item: (-item.frames, item.seed))
     batches = batch(items, plan.frames_per_batch)
     return [batches[i] for i in rng.permutation(len(batches))]
+
+
+def needed_frames(text: str) -> int:
+    """Frames that CTC needs for a text: one for each character, and a blank between equal ones."""
+    return len(text) + sum(a == b for a, b in zip(text, text[1:]))
 
 
 def splice(
@@ -153,7 +158,7 @@ class Batches:
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    def __getitem__(self, number: int) -> tuple[np.ndarray, ...]:
         found = [(self.features(item), item) for item in self.batches[number]]
         found.sort(key=lambda pair: -pair[0].shape[1])
         lengths = np.array([features.shape[1] for features, _ in found], np.int32)

@@ -73,7 +73,7 @@ def _line(row: dict, where: str) -> Line:
         raise UserError(f"{where}: {values['voice']!r:.100} is no voice of espeak-ng")
     numbers = []
     for key, (low, high) in BOUNDS.items():
-        if not values[key].isdecimal() or not low <= int(values[key]) <= high:
+        if not re.fullmatch("[0-9]{1,3}", values[key]) or not low <= int(values[key]) <= high:
             raise UserError(f"{where}: {key} must be a whole number from {low} to {high}")
         numbers.append(int(values[key]))
     return Line(values["id"], text, values["voice"], *numbers)

@@ -7,6 +7,7 @@ that goes on from a saved state computes what an uninterrupted one would have.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -29,11 +30,12 @@ from deepspeech2.stage import UserError
 class Settings(NamedTuple):
     """How a network is trained.
 
-    `shares` of every dataset in an epoch; `splices` share of the utterances that are spliced, from
-    epoch `splices_from` on, after which the words are aligned anew every `align_every` epochs;
-    `clean_epochs` without noise, stretch and masks at the start; `warmup_epochs` of rising learning
-    rate, then a cosine to zero at `epochs`; `patience` epochs without a better word error rate end
-    the run; `average` is the decay of the weights' moving average, per batch.
+    `shares` of every dataset in an epoch; `splices` share of the utterances of the datasets
+    `spliced` that are put together anew, from epoch `splices_from` on, after which the words are
+    aligned anew every `align_every` epochs; `dev_utterances` of each dataset, at most, to choose
+    the epoch by; `clean_epochs` without noise, stretch and masks at the start; `warmup_epochs` of
+    rising learning rate, then a cosine to zero at `epochs`; `patience` epochs without a better
+    word error rate end the run; `average` is the decay of the weights' moving average, per batch.
     """
 
     architecture: dict
@@ -48,10 +50,12 @@ class Settings(NamedTuple):
     dropout: float = 0.1
     average: float = 0.999
     splices: float = 0.35
+    spliced: Sequence[str] = ()
     splices_from: int = 12
     align_every: int = 13
     clean_epochs: int = 3
     patience: int = 20
+    dev_utterances: int = 150
     precision: str = "bf16"
     seed: int = 0
 
@@ -62,7 +66,7 @@ class Run:
     def __init__(self, settings: Settings, train: Sequence, dev: Sequence, alphabet, device: str):
         self.settings, self.alphabet, self.device = settings, alphabet, torch.device(device)
         self.recordings: list[Recording] = list(train)
-        self.dev: list[Recording] = list(dev)
+        self.dev = _at_most(settings.dev_utterances, dev, settings.seed)
         self.spectrogram = Spectrogram()
         self.space = alphabet.index(" ") if " " in alphabet else -1
         epochs.warm_up(self.spectrogram)
@@ -80,6 +84,9 @@ class Run:
         self.history: list[dict] = []
         self.cuts: dict[int, list[int]] = {}
         self.best: dict[str, torch.Tensor] = {}
+        # Texts by the first epoch that had them, and where and with what epochs were computed.
+        self.texts: dict[str, int] = {}
+        self.environments: list[dict] = []
 
     def state(self) -> dict:
         """Everything that the rest of the run depends on."""
@@ -90,6 +97,8 @@ class Run:
             "history": self.history,
             "cuts": self.cuts,
             "best": self.best,
+            "texts": self.texts,
+            "environments": self.environments,
         }
 
     def restore(self, state: dict) -> None:
@@ -98,6 +107,7 @@ class Run:
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.history, self.cuts, self.best = state["history"], state["cuts"], state["best"]
+        self.texts, self.environments = state["texts"], state["environments"]
 
     @property
     def finished(self) -> bool:
@@ -115,20 +125,28 @@ class Run:
     def epoch(self) -> None:
         """Train one epoch, and see what the averaged weights make of the development set."""
         s, epoch, started = self.settings, len(self.history) + 1, time.perf_counter()
-        splicing = s.splices and epoch >= s.splices_from
+        splicing = s.splices and s.spliced and epoch >= s.splices_from
         if splicing and (epoch - s.splices_from) % s.align_every == 0:
             self.align()
         augmentation = Augmentation(**s.augmentation)
         if epoch <= s.clean_epochs:
             augmentation = Augmentation(speed=augmentation.speed, gain=augmentation.gain)
-        plan = Plan(s.shares, s.splices, s.frames_per_batch, self.spectrogram, augmentation, s.seed)
+        splices = dict.fromkeys(s.spliced, s.splices)
+        plan = Plan(s.shares, splices, s.frames_per_batch, self.spectrogram, augmentation, s.seed)
         drawn = epochs.draw(plan, epoch, self.recordings, self.cuts)
+        if not drawn:
+            raise UserError(
+                f"epoch {epoch}: no utterance to train on; raise the shares of the datasets, and "
+                "see that their recordings are long enough for their texts"
+            )
+        for item in itertools.chain.from_iterable(drawn):
+            self.texts.setdefault(item.text, epoch)
         batches = Batches(drawn, self.recordings, self.alphabet, self.spectrogram, augmentation)
         torch.manual_seed(int(np.random.default_rng([s.seed, epoch]).integers(1 << 62)))
         self.network.train()
         losses, bar = [], stage.progress(None, len(drawn), f"epoch {epoch}/{s.epochs}", "batch")
         with bar:
-            for number, content in enumerate(_loader(batches)):
+            for number, content in enumerate(_load(batches)):
                 self._set_learning_rate(epoch - 1 + number / len(drawn))
                 losses.append(self._step(*content))
                 bar.set_postfix_str(f"loss {np.mean(losses[-50:]):.3f}{self._last()}", False)
@@ -197,7 +215,7 @@ class Run:
         drawn = epochs.batch(items, 4 * self.settings.frames_per_batch)
         batches = Batches(drawn, chosen, self.alphabet, self.spectrogram, Augmentation())
         net = self.average.module.eval()
-        for items, content in zip(drawn, stage.progress(_loader(batches), len(drawn), what)):
+        for items, content in zip(drawn, stage.progress(_load(batches), len(drawn), what)):
             spectrograms, lengths, targets, target_lengths = content
             with torch.inference_mode():
                 logits, lengths = net.logits(spectrograms.to(self.device), lengths.to(self.device))
@@ -215,24 +233,46 @@ class Run:
                 )
 
     def evaluate(self) -> dict[str, float]:
-        """Loss per character, WER and CER of the averaged weights on the development set."""
-        losses, characters, texts = 0.0, 0, []
+        """Loss per character, WER and CER of the averaged weights on the development set.
+
+        The rates are the means of those of its datasets, so that a large one counts no more.
+        """
+        losses, characters = 0.0, 0
+        texts: dict[str, list[tuple[str, str]]] = {}
         for number, posteriors, targets, loss in self._posteriors(self.dev, "dev"):
             losses, characters = losses + loss, characters + len(targets)
-            texts.append((self.dev[number].text, decode.greedy(posteriors, self.alphabet)))
-        rates = {
-            f"dev_{name}": alignment.count_errors((tokens(a), tokens(b)) for a, b in texts).rate
-            for name, tokens in alignment.TOKENS.items()
-        }
-        return {"dev_loss": losses / characters, **rates}
+            pair = (self.dev[number].text, decode.greedy(posteriors, self.alphabet))
+            texts.setdefault(self.dev[number].dataset, []).append(pair)
+        found = {"dev_loss": losses / characters}
+        for name, tokens in alignment.TOKENS.items():
+            rates = {
+                dataset: alignment.count_errors((tokens(a), tokens(b)) for a, b in pairs).rate
+                for dataset, pairs in sorted(texts.items())
+            }
+            found[f"dev_{name}"] = sum(rates.values()) / len(rates)
+            found.update((f"dev_{name}_{dataset}", rate) for dataset, rate in rates.items())
+        return found
 
     def align(self) -> None:
         """Find where the words of the training utterances can be cut apart."""
         self.cuts = {}
-        for number, posteriors, targets, _ in self._posteriors(self.recordings, "align"):
-            samples = epochs.read(self.recordings[number])
+        numbers = [i for i, r in enumerate(self.recordings) if r.dataset in self.settings.spliced]
+        chosen = [self.recordings[i] for i in numbers]
+        for place, posteriors, targets, _ in self._posteriors(chosen, "align"):
+            samples = epochs.read(chosen[place])
             with contextlib.suppress(ValueError):  # too short to be aligned
-                self.cuts[number] = epochs.word_cuts(posteriors, targets, self.space, samples)
+                cuts = epochs.word_cuts(posteriors, targets, self.space, samples)
+                self.cuts[numbers[place]] = cuts
+
+
+def _at_most(count: int, recordings: Sequence[Recording], seed: int) -> list[Recording]:
+    """So many recordings of each dataset, drawn; all of a dataset that has no more."""
+    chosen: list[Recording] = []
+    for name in sorted({recording.dataset for recording in recordings}):
+        found = [recording for recording in recordings if recording.dataset == name]
+        places = np.random.default_rng(seed).permutation(len(found))[:count]
+        chosen += [found[place] for place in sorted(places)]
+    return chosen
 
 
 def _moving_average(decay: float):
@@ -256,12 +296,37 @@ def _ctc(logits: Tensor, targets: Tensor, lengths: Tensor, target_lengths: Tenso
     )
 
 
-def _loader(batches: Batches) -> DataLoader:
+class _Guarded:
+    """Batches whose failures come out of the process that makes them as a line of text."""
+
+    def __init__(self, batches: Batches):
+        self.batches = batches
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, number: int) -> list[Tensor] | str:
+        try:
+            return [torch.from_numpy(array) for array in self.batches[number]]
+        except (UserError, OSError) as error:
+            return str(error)
+
+
+def _load(batches: Batches) -> Iterator[list[Tensor]]:
     """Batches made by another process while this one computes."""
-    return DataLoader(
-        batches, batch_size=None, num_workers=1, prefetch_factor=4, collate_fn=_tensors
+    loader = DataLoader(
+        _Guarded(batches), batch_size=None, num_workers=1, prefetch_factor=4, collate_fn=_as_is
     )
+    try:
+        for content in loader:
+            if isinstance(content, str):
+                raise UserError(content)
+            yield content
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise MemoryError from None  # what else would have killed it
 
 
-def _tensors(arrays: Sequence[np.ndarray]) -> list[torch.Tensor]:
-    return [torch.from_numpy(array) for array in arrays]
+def _as_is(content):
+    return content

@@ -42,7 +42,11 @@ def write(index: str, corpus: str, split: str, path: str) -> int:
             }
         )
     if not samples:
-        raise UserError(f"{index}: no utterance belongs to the split {split!r}; set another split")
+        hint = "; it has only one speaker" if split == "val" and len(utterances) > 1 else ""
+        raise UserError(
+            f"{index}: no utterance belongs to the split {split!r}{hint}; choose another split, or "
+            "for training other datasets"
+        )
     root, index = (os.path.relpath(name, Path(path).parent) for name in (corpus, index))
     write_json(path, {"root_path": root, "index": index, "samples": samples})
     return len(samples)

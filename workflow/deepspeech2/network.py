@@ -41,7 +41,7 @@ class DeepSpeech2(nn.Module):
 
     Returns probabilities (B, T', classes) float32 and output lengths (B,) int32. T' is that of T
     in the static form and of the longest length in the packed form. `dropout` is the share of
-    every recurrent layer's input that training leaves out.
+    each recurrent layer's and the last layer's input that training leaves out.
     """
 
     def __init__(self, architecture: Architecture, form: str = "static", dropout: float = 0.0):
@@ -123,6 +123,7 @@ class DeepSpeech2(nn.Module):
         for holder in self.rnns:
             if hasattr(holder, "batch_norm"):
                 x = _over_features(holder.batch_norm.module, x)
+            x = self._drop(x)
             total = self._one_direction(holder.rnn, x, "")
             if self.architecture.bidirectional:
                 reversed_x = torch.gather(x, 0, reverse.expand(-1, -1, x.size(2)))

@@ -69,7 +69,8 @@ def record(row: str, configuration: dict, folder: Path, single_stream: Path) -> 
 
 def is_scored(found: dict) -> bool:
     """Whether the accuracy in a record means anything: not with random weights."""
-    return not found["configuration"].get("model", {}).get("random")
+    model = found["configuration"].get("model")
+    return not (isinstance(model, dict) and model.get("random"))
 
 
 def read(results: str | Path, row: str) -> dict:

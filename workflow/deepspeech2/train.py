@@ -59,7 +59,7 @@ def read_recordings(
             results = pool.map(preprocess.inspect, jobs, chunksize=16)
             for p in stage.progress(results, len(samples), f"inspect {name}", "utterance"):
                 count = round(p.seconds * audio.SAMPLE_RATE)
-                text = "".join(alphabet[target] for target in p.targets)
+                text = recordings.clean("".join(alphabet[target] for target in p.targets))
                 sample = p.sample
                 found.append(Recording(str(sample.wav), count, name, sample.speaker, text))
     return found
@@ -80,28 +80,40 @@ def identity(settings: Settings, data: Sequence[dict], alphabet: Sequence[str]) 
     return files.sha256_bytes(json.dumps(content, sort_keys=True).encode())
 
 
-def resume(run: Run, path: Path, made_with: str) -> list[str]:
-    """Take up the state in `path`, if there is one; returns the code that it was made by, hashed.
+def resume(run: Run, path: Path, made_with: str) -> None:
+    """Take up the state in `path`, if there is one.
 
     Other code goes on with it, too: an edit of a comment must not cost hours.
     """
     if not path.exists():
-        return []
+        return
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        fits, code = state["made_with"] == made_with, list(state["code_sha256"])
+        fits = state["made_with"] == made_with
+        if fits:
+            run.restore(state["run"])
     except (RuntimeError, LookupError, TypeError, ValueError, OSError, EOFError) as error:
         raise UserError(f"{path}: not a training state ({error!r:.100}); remove it") from None
     except pickle.UnpicklingError:
         raise UserError(f"{path}: not a training state; remove it") from None
     if not fits:
         raise UserError(
-            f"{path}: of a run with other settings or data; remove it to start anew, or go back to "
-            "them"
+            f"{path}: of a run with other settings or data, and holds its result; go back to them, "
+            "choose another name, or remove it to start anew"
         )
-    run.restore(state["run"])
     log.info("going on after epoch %d", len(run.history))
-    return code
+
+
+def environment(args) -> dict:
+    """Where and with what an epoch is computed."""
+    return {
+        "device": args.device,
+        "threads": args.threads,
+        "machine": platform.machine(),
+        "versions": {"python": platform.python_version()}
+        | {name: packages.version(name) for name in LIBRARIES},
+        "code_sha256": sources.digest(__spec__.name),
+    }
 
 
 def main(argv=None) -> None:
@@ -126,6 +138,8 @@ def main(argv=None) -> None:
     parser.add_argument("--texts", required=True, help="texts that it was trained on, to write")
     args = stage.parse(parser, argv)
 
+    if args.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: torch finds no such device here; use cpu")
     torch.set_num_threads(args.threads)
     settings = Settings(**json.loads(args.settings))
     alphabet = read_labels(args.labels)
@@ -146,9 +160,9 @@ def main(argv=None) -> None:
         for name, manifest in manifests.items()
     ]
     made_with = identity(settings, data, alphabet)
-    code = resume(run, state, made_with)
-    if not run.finished and sources.digest(__spec__.name) not in code:
-        code.append(sources.digest(__spec__.name))
+    resume(run, state, made_with)
+    if not run.finished and environment(args) not in run.environments:
+        run.environments.append(environment(args))
     if run.history:  # the table may have been lost since
         write_curves(args.curves, run.history)
     while not run.finished:
@@ -159,8 +173,10 @@ def main(argv=None) -> None:
             " %%, CER %(dev_cer).3f %%, %(seconds).0f s",
             row,
         )
-        with files.replacing(state) as temporary:
-            torch.save({"made_with": made_with, "code_sha256": code, "run": run.state()}, temporary)
+        with files.replacing(state) as temporary, open(temporary, "wb") as file:
+            torch.save({"made_with": made_with, "run": run.state()}, file)
+            file.flush()
+            os.fsync(file.fileno())  # a power cut shall leave this state or the one before
         write_curves(args.curves, run.history)
     description = {
         "labels": alphabet,
@@ -171,12 +187,7 @@ def main(argv=None) -> None:
             "data": data,
             "best_epoch": run.best_epoch,
             "curves": run.history,
-            "device": args.device,
-            "threads": args.threads,
-            "machine": platform.machine(),
-            "versions": {"python": platform.python_version()}
-            | {name: packages.version(name) for name in LIBRARIES},
-            "code_sha256": code,
+            "environments": run.environments,
         },
     }
     weights = {k: v for k, v in run.best.items() if not k.endswith(COUNTER)}
@@ -184,8 +195,9 @@ def main(argv=None) -> None:
         content = json.dumps(description, ensure_ascii=False)
         temporary.write_bytes(safetensors.torch.save(weights, {METADATA_KEY: content}))
     with files.replacing(args.texts) as temporary:
-        texts = "".join(f"{text}\n" for text in sorted({r.text for r in train}))
-        temporary.write_text(texts, encoding="utf-8")
+        spliced = {text for text, epoch in run.texts.items() if epoch <= run.best_epoch}
+        texts = sorted(spliced | {recording.text for recording in train})
+        temporary.write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
     files.write_json(args.training, {**description, "weights_sha256": files.sha256(args.weights)})
 
 

@@ -147,7 +147,8 @@ def checkpoint_source(wildcards):
 
 def random_options(wildcards):
     """The command-line options of random weights."""
-    settings = dict(MODELS[wildcards.model]["random"] or {})
+    settings = dict(MODELS[wildcards.model]["random"])
+    del settings["labels"]
     if settings.pop("bidirectional", True):
         settings.pop("lookahead_context", None)
     return " ".join(option(f"--{key.replace('_', '-')}", v) for key, v in settings.items())

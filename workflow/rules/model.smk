@@ -22,7 +22,7 @@ rule fetch_checkpoint:
 
 rule random_weights:
     input:
-        labels="resources/labels.json",
+        labels=lambda wildcards: MODELS[wildcards.model]["random"]["labels"],
         code=stage_sources("random_weights"),
     output:
         "results/models/{model}/random.safetensors",

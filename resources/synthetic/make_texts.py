@@ -16,7 +16,7 @@ HERE = Path(__file__).resolve().parent
 SEED = 7
 COUNT = 8000
 FIELDS = ("id", "transcript", "voice", "pitch", "words_per_minute", "style")
-STYLES = {"spelling": 0.25, "number": 0.2, "date": 0.15, "command": 0.12, "address": 0.28}
+STYLES = {"spelling": 0.18, "number": 0.17, "date": 0.17, "command": 0.13, "address": 0.35}
 
 ACCENTS = (
     "en-us en-gb en-029 en-gb-scotland en-us-nyc en-gb-x-rp en-gb-x-gbclan en-gb-x-gbcwmd".split()

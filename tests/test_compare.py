@@ -276,6 +276,28 @@ def test_what_changed_is_named_and_decides_nothing(folders):
     ]  # fmt: skip
 
 
+def test_random_weights_are_compared_by_speed_alone(folders, tmp_path):
+    """Their transcripts mean nothing: no WER, no failure of accuracy, and the reason says so."""
+    random = {"configuration.model": {"random": {"seed": 1}}}
+    reason = "random weights: no accuracy"
+    write_row(folders[1], hypotheses=WORSE, change=random)
+    row = one_row(folders)
+    assert (row["verdict"], row["accuracy_verdict"], row["speed_verdict"]) == ("PASS",) * 3
+    assert row["wer"] is row["wer_baseline"] is row["cer"] is row["p_worse"] is None
+    assert row["differing_transcripts"] == 10 and row["reasons"] == [reason]
+    build(folders)
+    with open(folders[1] / "comparison.tsv", newline="") as file:
+        (found,) = csv.DictReader(file, delimiter="\t")
+    assert found["wer"] == found["wer_difference"] == "" and found["reasons"] == reason
+    judge(folders)
+    write_row(folders[0], change=random)
+    write_row(folders[1], change=random, utterances_per_s=1.0)
+    row = one_row(folders)
+    assert row["verdict"] == "FAIL" and row["reasons"][0] == reason
+    build(folders)
+    assert f"{ROW}: FAIL: {reason}, slower by " in fails_in_one_line(judge, folders)
+
+
 def test_rows_that_only_one_of_the_two_has(folders):
     write_row(folders[0], "d/m/e/bs16")
     write_row(folders[0], "d/m/e/bs4")

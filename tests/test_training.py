@@ -641,14 +641,14 @@ def test_held_out_speakers_are_not_trained_on(data):
 
 
 def test_curves_are_drawn(data, tmp_path):
-    columns = "epoch,train_loss,dev_loss,dev_wer,dev_cer,learning_rate"
-    (tmp_path / "c.csv").write_text(f"{columns}\n1,2,3,90,50,0.001\n2,1,2,40,20,0.0005\n")
+    columns = "epoch,train_loss,dev_loss,dev_wer,dev_wer_an4,dev_cer,learning_rate"
+    (tmp_path / "c.csv").write_text(f"{columns}\n1,2,3,90,80,50,0.001\n2,1,2,40,30,20,0.0005\n")
     done = helpers.run_stage(
         "curves", "--curves", tmp_path / "c.csv", "--figure", tmp_path / "c.svg"
     )
     assert done.returncode == 0, done.stderr
     text = (tmp_path / "c.svg").read_text()
-    for word in ("loss per character", "WER, development set", "learning rate", "epoch"):
+    for word in ("loss per character", "WER, development set", "WER, an4", "learning rate", "epoch"):
         assert f">{word}" in text
     (tmp_path / "bad.csv").write_text("a,b\n1,2\n")
     done = helpers.run_stage("curves", "--curves", tmp_path / "bad.csv", "--figure", tmp_path / "b")

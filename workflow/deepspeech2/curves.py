@@ -26,6 +26,9 @@ def draw(curves: pd.DataFrame) -> Figure:
         width, height = figures.SIZE
         figure = Figure(figsize=(width, 2 * height), layout="constrained")
         for axes, (what, columns) in zip(figure.subplots(len(PANELS), 1, sharex=True), PANELS):
+            if "dev_wer" in columns:  # and that of each dataset, where there are several
+                each = [c for c in curves.columns if c.startswith("dev_wer_")]
+                columns = {**columns, **{c: f"WER, {c[8:]}" for c in each}}
             for colour, (name, label) in zip(figures.COLOURS, columns.items()):
                 axes.plot(curves["epoch"], curves[name], color=colour, label=label)
             axes.axvline(best["epoch"], color=figures.PUBLISHED, linestyle=":", linewidth=1)
@@ -50,7 +53,7 @@ def main(argv=None) -> None:
     except (KeyError, ValueError, IndexError) as error:
         raise UserError(f"{args.curves}: not the curves of a training run ({error})") from None
     with replacing(Path(args.figure)) as temporary:
-        figures.save(figure, temporary)
+        figures.save(figure, temporary, transparent=False)  # it is looked at alone, on any page
     log.info("%d epochs", len(curves))
 
 

@@ -241,11 +241,11 @@ def draw(name: str, records: list[dict], published: dict) -> Figure:
         return FIGURES[name](records, places, shown)
 
 
-def save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path, transparent: bool = True) -> None:
     """Write a figure as SVG, the same bytes for the same figure."""
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     with matplotlib.rc_context(STYLE):
-        figure.savefig(path, format="svg", transparent=True, metadata=nothing)
+        figure.savefig(path, format="svg", transparent=transparent, metadata=nothing)
 
 
 def read_records(results: str | Path, rows: Iterable[str]) -> list[dict]:

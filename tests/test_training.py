@@ -648,8 +648,8 @@ def test_curves_are_drawn(data, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     text = (tmp_path / "c.svg").read_text()
-    for word in ("loss per character", "WER, development set", "WER, an4", "learning rate", "epoch"):
-        assert f">{word}" in text
+    words = ("loss per character", "WER, development set", "WER, an4", "learning rate", "epoch")
+    assert all(f">{word}" in text for word in words)
     (tmp_path / "bad.csv").write_text("a,b\n1,2\n")
     done = helpers.run_stage("curves", "--curves", tmp_path / "bad.csv", "--figure", tmp_path / "b")
     helpers.assert_one_line_error(done, "bad.csv", "not the curves of a training run")

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib import metadata
 from pathlib import Path
 
 import helpers
@@ -449,7 +450,7 @@ def arguments(data, out, part="all", **changes):
 def test_a_tiny_network_learns_a_few_utterances_by_heart(data, tmp_path):
     done = helpers.run_stage(
         "train",
-        *arguments(data, tmp_path, epochs=60, learning_rate=5e-3, average=0.9),
+        *arguments(data, tmp_path, epochs=80, learning_rate=5e-3, average=0.9),
     )
     assert done.returncode == 0, done.stderr
     lines = (tmp_path / "curves.csv").read_text().splitlines()
@@ -466,7 +467,7 @@ def test_a_tiny_network_learns_a_few_utterances_by_heart(data, tmp_path):
         "part": "train", "name": "x", "sha256": train.data_sha256(str(data / "all.json")),
     }  # fmt: skip
     (environment,) = training["environments"]
-    assert environment["versions"]["torch"] == torch.__version__.partition("+")[0]
+    assert environment["versions"]["torch"] == metadata.version("torch")
     assert environment["threads"] == 1 and len(environment["code_sha256"]) == 64
     assert (tmp_path / "texts.txt").read_text().split("\n")[:-1] == sorted(TEXTS)
     assert read_json(tmp_path / "training.json")["weights_sha256"] == sha256(

@@ -15,7 +15,7 @@ all: $(VENV)/.installed
 	@echo "The report is $(CURDIR)/results/report.html, with the table beside it as table.tsv, .md and .html."
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
 
 # librosa compiles some of its functions when it is first used, matplotlib looks for fonts: that
 # takes a quarter of a minute and belongs to the installation, not to the first run.

@@ -10,9 +10,10 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
 sys.path.insert(0, str(ROOT / "workflow"))
-# Two workers share the cores: threads that wait for others must not spin meanwhile.
+# The workers share the cores: threads that wait for others must not spin meanwhile.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-os.environ["PYTHONPATH"] = str(ROOT / "workflow")  # for the stages that tests start as programs
+# For the stages that tests start as programs, and for the forks of `forked`.
+os.environ["PYTHONPATH"] = f"{ROOT / 'workflow'}{os.pathsep}{ROOT / 'tests'}"
 
 
 @pytest.fixture(scope="session")
@@ -41,10 +42,14 @@ def copy_project(target: Path) -> Path:
     return target
 
 
-# The workers take whole files in this order: those that take minutes first, or one worker ends
-# with them while the other has nothing left to do.
-SLOW = ("test_parity", "test_staleness", "test_workflow", "test_report", "test_compare")
+# What takes minutes comes first, or one worker ends with it while the others have nothing to do.
+SLOW = ("test_parity", "test_staleness", "test_workflow", "test_report", "test_training")
+# Files whose tests share nothing: any worker takes any of them. The others stay whole.
+SPREAD = ("test_workflow", "test_training", "test_files", "test_compare")
 
 
 def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: SLOW.index(item.path.stem) if item.path.stem in SLOW else len(SLOW))
+    for item in items:
+        if item.path.stem not in SPREAD:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))

@@ -1,10 +1,13 @@
 """Small real inputs for tests: recordings, checkpoints, results, programs run as a user would."""
 
 import json
+import multiprocessing
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
+import forked
 import numpy as np
 import soundfile
 from deepspeech2 import record
@@ -13,6 +16,8 @@ from deepspeech2.checkpoint import METADATA_KEY
 from safetensors.numpy import save_file
 
 LABELS = list("_'ABCDEFGHIJKLMNOPQRSTUVWXYZ ")
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["forked"])
 TINY = Architecture(161, len(LABELS), "lstm", 8, 2, True)
 
 
@@ -242,8 +247,14 @@ def snakemake(folder: Path, *arguments, check=True, **options) -> subprocess.Com
 def planned(folder: Path, *arguments) -> dict:
     """What Snakemake would run: the first output of each job, by rule."""
     jobs, rule = {}, None
-    text = snakemake(folder, "-n", *arguments)
-    for line in (text.stdout + text.stderr).splitlines():
+    with tempfile.NamedTemporaryFile() as output:
+        command = ["-n", *map(str, arguments)]
+        process = FORKS.Process(target=forked.run, args=(str(folder), command, output.name))
+        process.start()
+        process.join()
+        text = output.read().decode()
+    assert process.exitcode == 0, text
+    for line in text.splitlines():
         if line.startswith("rule ") and line.endswith(":"):
             rule = line[5:-1]
         elif line.strip().startswith("output: ") and rule:

@@ -191,11 +191,11 @@ def test_one_single_utterance_from_a_table_or_manifest(project, layout, engine):
     options = configure(project, {"layout": layout, "path": path}, run={
         "datasets": ["own"], "models": ["tiny"], "engines": [engine],
         "batch_sizes": [3]})  # fmt: skip
-    snakemake(project, *options)
-    with open(project / "results/table.tsv", newline="") as file:
-        rows = list(csv.DictReader(file, delimiter="\t"))
-    assert [(r["utterances"], r["identical_transcripts"]) for r in rows] == [("1", "1")]
-    assert [r["fill_up_rows"] for r in rows] == ["2"]
+    row = f"own/tiny/{engine}/bs3"
+    snakemake(project, *options, "--", f"results/{row}/record.json")
+    found = record.read(project / "results", row)
+    assert found["agreement"]["utterances"] == found["agreement"]["identical_transcripts"] == 1
+    assert found["offline"]["fill_up_rows"] == 2
 
 
 def test_stages_run_by_another_interpreter(project):
@@ -345,10 +345,12 @@ def test_training_and_random_weights_in_one_run(project):
     page = (project / "results/report.html").read_text()
     assert "own, trained" in page and "own, random" not in page
     assert planned(project, *options[2:], "--", "train") == planned(project, *options[2:]) == {}
-    # Random weights alone, of another seed: there is nothing to list, and nothing else is built.
+    # Random weights alone: there is nothing to list. Those of another seed are other weights.
     content["run"]["models"] = ["random"]
-    content["models"]["random"]["random"]["seed"] = 6
     (project / "own.yaml").write_text(yaml.safe_dump(content))
     snakemake(project, *options)
     assert "No row has an accuracy" in (project / "results/report.html").read_text()
     assert len((project / "results/tables/errors.tsv").read_text().splitlines()) == 1
+    content["models"]["random"]["random"]["seed"] = 6
+    (project / "own.yaml").write_text(yaml.safe_dump(content))
+    assert {"random_weights", "posteriors", "timing"} <= set(planned(project, *options[2:]))

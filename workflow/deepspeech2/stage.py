@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import logging
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -69,6 +70,7 @@ def progress(items: Iterable, total: int | None = None, what: str = "", unit: st
 
 def run(main: Callable[[Sequence[str] | None], None]) -> None:
     """Run a stage as a program. Errors of the user and of the system end as one line."""
+    gc.freeze()  # what was imported stays: with torch, looking through it costs half a second
     try:
         main(None)
     except UserError as error:

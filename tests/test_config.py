@@ -125,6 +125,7 @@ BAD = [
     ((["train", "epoch"], 5), "train.epoch: unknown key"),
     ((["train", "datasets"], ["other"]), "train.datasets: 'other' is not defined; defined are: "),
     ((["train", "dev"], ["other"]), "train.dev: 'other' is not defined"),
+    ((["train", "start"], "other"), "train.start: 'other' is not one of models"),
     ((["train", "shares"], {"sample": 0}), "train.shares.sample: 0 is less than or equal"),
     ((["train", "shares"], {"sampel": 1}), "train.shares: 'sampel' is not defined"),
     ((["train", "spliced"], ["sampel"]), "train.spliced: 'sampel' is not defined"),

@@ -27,6 +27,7 @@ from scipy.io import wavfile
 ROOT = Path(__file__).resolve().parent.parent
 LABELS = json.loads((ROOT / "resources" / "labels.json").read_text())
 SMALL = {"rnn_type": "lstm", "hidden_size": 48, "hidden_layers": 1, "bidirectional": True}
+OTHER = {**SMALL, "rnn_type": "gru"}
 SPECTROGRAM = Spectrogram()
 
 
@@ -473,6 +474,29 @@ def test_a_tiny_network_learns_a_few_utterances_by_heart(data, tmp_path):
     assert read_json(tmp_path / "training.json")["weights_sha256"] == sha256(
         tmp_path / "model.safetensors"
     )
+    # Another run can start from it: it then knows from the first epoch what this one has learnt.
+    start, model = tmp_path / "start.safetensors", tmp_path / "start.json"
+    helpers.run_stage(
+        "checkpoint", "--checkpoint", tmp_path / "model.safetensors", "--weights", start,
+        "--model", model,
+    )  # fmt: skip
+    (tmp_path / "start.txt").write_text("ELSEWHERE\n")
+    (tmp_path / "on").mkdir()
+    on = arguments(data, tmp_path / "on", epochs=1, learning_rate=1e-9, architecture=OTHER)
+    on += ["--start", start, model, "--start-texts", tmp_path / "start.txt"]
+    done = helpers.run_stage("train", *on)
+    assert done.returncode == 0, done.stderr
+    second = read_json(tmp_path / "on" / "training.json")["training"]
+    assert second["curves"][0]["dev_wer"] == 0
+    assert second["start"] == {"weights_sha256": sha256(start), "training": training}
+    assert second["settings"]["architecture"]["rnn_type"] == "lstm"
+    assert (tmp_path / "on" / "texts.txt").read_text().split("\n")[0] == "ELSEWHERE"
+    # Its state is not one of a run that starts elsewhere, and labels must be the same.
+    refused = helpers.run_stage("train", *on[:-5])
+    helpers.assert_one_line_error(refused, "state.pt", "other settings or data")
+    model.write_text(model.read_text().replace('"Q"', '"Ä"'))
+    refused = helpers.run_stage("train", *on)
+    helpers.assert_one_line_error(refused, "start.json", "other labels than the datasets'")
 
 
 def test_a_killed_run_ends_with_the_same_weights(data, tmp_path):

@@ -24,7 +24,8 @@ from helpers import (
 )
 from safetensors.numpy import load_file
 
-PRESETS = [None] + sorted(path.name for path in (ROOT / "config").glob("*.yaml"))
+# All but the second part of the training, which needs the result of the first.
+PRESETS = [None] + sorted(p.name for p in (ROOT / "config").glob("*.yaml") if p.stem != "refine")
 
 
 @pytest.fixture
@@ -44,6 +45,18 @@ def test_plans_need_nothing(project, preset):
     graph = snakemake(project, "--rulegraph", "mermaid-js", *options).stdout
     assert "preprocess" in graph and "timing" in graph
     assert not (project / "results").exists()
+
+
+def test_the_second_part_of_the_training_needs_the_first(project):
+    options = ["--configfile", "config/refine.yaml"]
+    text = fails(project, "-n", *options, "--", "train")
+    assert "an4-small/model.safetensors: no such file or folder; train it first" in text
+    folder = project / "results/training/an4-small"
+    folder.mkdir(parents=True)
+    for name in ("model.safetensors", "training_texts.txt"):
+        (folder / name).touch()
+    jobs = planned(project, *options, "--", "train")
+    assert {"checkpoint", "training", "curves"} <= set(jobs)
 
 
 def test_the_readme_shows_the_graph_as_it_is(project):
@@ -345,6 +358,11 @@ def test_training_and_random_weights_in_one_run(project):
     page = (project / "results/report.html").read_text()
     assert "own, trained" in page and "own, random" not in page
     assert planned(project, *options[2:], "--", "train") == planned(project, *options[2:]) == {}
+    # Another training can go on from it.
+    further = {**content, "train": {**training, "name": "further", "start": "trained"}}
+    (project / "further.yaml").write_text(yaml.safe_dump(further))
+    jobs = planned(project, "--configfile", "further.yaml", "--", "train")
+    assert set(jobs) == {"training", "curves", "v3_checkpoint"}
     # Random weights alone: there is nothing to list. Those of another seed are other weights.
     content["run"]["models"] = ["random"]
     (project / "own.yaml").write_text(yaml.safe_dump(content))

@@ -130,6 +130,8 @@ def _check_training(config: dict[str, Any]) -> None:
                     f"config: train.{key}: {name!r} is not defined; defined are: "
                     f"{', '.join(config['datasets'])}"
                 )
+    if train["start"] not in (None, *config["models"]):
+        raise UserError(f"config: train.start: {train['start']!r} is not one of models")
     for name in (*train["datasets"], *train["dev"]):
         _check_dataset(config, name)
         entry = config["datasets"][name]
@@ -154,9 +156,10 @@ def _check_sources(config: dict[str, Any]) -> None:
         for n in config["run"]["datasets"]
         for key in ("labels", "pcm_sha256", "published")
     ]
+    models = [*config["run"]["models"], *filter(None, [config["train"]["start"]])]
     places += [
         (f"models.{n}", config["models"][n], key)
-        for n in config["run"]["models"]
+        for n in models
         for key in ("checkpoint", "training_texts")
     ]
     folder = f"results/training/{config['train']['name']}/"
@@ -166,8 +169,10 @@ def _check_sources(config: dict[str, Any]) -> None:
         if entry[key] and not (key == "checkpoint" and is_address(entry[key])):
             entry[key] = os.path.expanduser(entry[key])
             if not os.path.exists(entry[key]):
+                trained = entry[key].startswith("results/training/")
+                remedy = "train it first, or correct the path" if trained else "correct the path"
                 raise UserError(
-                    f"config: {name}.{key}: {entry[key]}: no such file or folder; correct the path"
+                    f"config: {name}.{key}: {entry[key]}: no such file or folder; {remedy}"
                 )
 
 

@@ -63,7 +63,9 @@ class Settings(NamedTuple):
 class Run:
     """A training run: its data, its state, and the steps that change it."""
 
-    def __init__(self, settings: Settings, train: Sequence, dev: Sequence, alphabet, device: str):
+    def __init__(
+        self, settings: Settings, train: Sequence, dev: Sequence, alphabet, device: str, start=None
+    ):
         self.settings, self.alphabet, self.device = settings, alphabet, torch.device(device)
         self.recordings: list[Recording] = list(train)
         self.dev = _at_most(settings.dev_utterances, dev, settings.seed)
@@ -75,6 +77,8 @@ class Run:
             bins=self.spectrogram.bins, classes=len(alphabet), **settings.architecture
         )
         self.network = DeepSpeech2(architecture, "static", settings.dropout).to(self.device)
+        if start is not None:  # the state of another network of this architecture
+            self.network.load_state_dict(start)
         self.average = AveragedModel(
             self.network, multi_avg_fn=_moving_average(settings.average), use_buffers=True
         )

@@ -21,11 +21,12 @@ from pathlib import Path
 import safetensors.torch
 import torch
 
-from deepspeech2 import audio, files, labels, preprocess, recordings, sources, stage
+from deepspeech2 import audio, files, labels, network, preprocess, recordings, sources, stage
 from deepspeech2.architecture import Spectrogram
 from deepspeech2.checkpoint import COUNTER, METADATA_KEY
 from deepspeech2.epochs import Recording
 from deepspeech2.learner import Run, Settings
+from deepspeech2.network import DeepSpeech2
 from deepspeech2.stage import UserError, log
 
 STATE = "state.pt"
@@ -74,9 +75,22 @@ def data_sha256(manifest: str) -> str:
     return files.sha256_bytes(json.dumps(lines).encode())
 
 
-def identity(settings: Settings, data: Sequence[dict], alphabet: Sequence[str]) -> str:
-    """What a state must have been made with to be gone on from: settings and data, hashed."""
+def read_start(weights: str, model: str, alphabet: list[str]) -> tuple[DeepSpeech2, dict]:
+    """The network to start from and its description. It must write and hear like the new one."""
+    description = files.read_json(model)
+    if description["labels"] != alphabet:
+        raise UserError(f"{model}: other labels than the datasets'; start from another model")
+    if Spectrogram(**description["spectrogram"]) != Spectrogram():
+        raise UserError(f"{model}: made for another spectrogram; start from another model")
+    return network.load(weights, model, "static"), description
+
+
+def identity(
+    settings: Settings, data: Sequence[dict], alphabet: Sequence[str], start: dict | None
+) -> str:
+    """What a state must have been made with to be gone on from: all that the result depends on."""
     content = [settings._asdict(), data, list(alphabet)]
+    content += [start["weights_sha256"]] if start else []
     return files.sha256_bytes(json.dumps(content, sort_keys=True).encode())
 
 
@@ -129,6 +143,11 @@ def main(argv=None) -> None:
         help="a dataset whose other characters are left out, not refused",
     )  # fmt: skip
     parser.add_argument("--settings", required=True, help="how to train (JSON text)")
+    parser.add_argument(
+        "--start", nargs=2, metavar=("SAFETENSORS", "MODEL_JSON"),
+        help="weights to start from; their architecture replaces that of the settings",
+    )  # fmt: skip
+    parser.add_argument("--start-texts", help="texts that those were trained on, one a line")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--state", required=True, help="folder for what a later run goes on from")
@@ -147,7 +166,14 @@ def main(argv=None) -> None:
     train, dev = (
         read_recordings(manifests, alphabet, args.drop_unknown, args.threads) for manifests in sets
     )
-    run = Run(settings, train, dev, alphabet, args.device)
+    start = weights = None
+    if args.start:
+        found, start = read_start(*args.start, alphabet)
+        weights = found.state_dict()
+        of_network = dict(start["architecture"])
+        del of_network["bins"], of_network["classes"]
+        settings = settings._replace(architecture=of_network)
+    run = Run(settings, train, dev, alphabet, args.device, weights)
     log.info(
         "%d utterances (%.1f min) of %d speakers to train on, %d (%.1f min) of %d to choose by",
         *_size(train),
@@ -159,7 +185,7 @@ def main(argv=None) -> None:
         for part, manifests in zip(("train", "dev"), sets)
         for name, manifest in manifests.items()
     ]
-    made_with = identity(settings, data, alphabet)
+    made_with = identity(settings, data, alphabet, start)
     resume(run, state, made_with)
     if not run.finished and environment(args) not in run.environments:
         run.environments.append(environment(args))
@@ -190,12 +216,17 @@ def main(argv=None) -> None:
             "environments": run.environments,
         },
     }
+    if start:
+        kept = {key: start.get(key) for key in ("weights_sha256", "training")}
+        description["training"]["start"] = kept
     weights = {k: v for k, v in run.best.items() if not k.endswith(COUNTER)}
     with files.replacing(args.weights) as temporary:
         content = json.dumps(description, ensure_ascii=False)
         temporary.write_bytes(safetensors.torch.save(weights, {METADATA_KEY: content}))
     with files.replacing(args.texts) as temporary:
         spliced = {text for text, epoch in run.texts.items() if epoch <= run.best_epoch}
+        if args.start_texts:
+            spliced |= set(Path(args.start_texts).read_text(encoding="utf-8").splitlines())
         texts = sorted(spliced | {recording.text for recording in train})
         temporary.write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
     files.write_json(args.training, {**description, "weights_sha256": files.sha256(args.weights)})

@@ -157,7 +157,7 @@ def random_options(wildcards):
 def training_settings():
     """How to train, as the stage takes it (JSON)."""
     settings = dict(config["train"])
-    for key in ("name", "dev", "device", "v3_checkpoint"):
+    for key in ("name", "dev", "device", "start", "v3_checkpoint"):
         del settings[key]
     shares = settings.pop("shares")
     settings["shares"] = {name: shares.get(name, 1.0) for name in settings.pop("datasets")}
@@ -165,6 +165,22 @@ def training_settings():
     if architecture["bidirectional"]:
         del architecture["lookahead_context"]
     return json.dumps({**settings, "architecture": architecture}, sort_keys=True)
+
+
+def training_start():
+    """The files of the model that a training starts from."""
+    name = config["train"]["start"]
+    if name is None:
+        return []
+    base, texts = f"results/models/{name}/model", MODELS[name]["training_texts"]
+    return [f"{base}.safetensors", f"{base}.json"] + ([texts] if texts else [])
+
+
+def start_options():
+    """The command-line options for them."""
+    weights, model, *texts = training_start() or [None, None]
+    start = f"--start {shlex.quote(weights)} {shlex.quote(model)} " if weights else ""
+    return start + " ".join(option("--start-texts", path) for path in texts)
 
 
 def training_manifests(part):

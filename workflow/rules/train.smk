@@ -11,6 +11,7 @@ rule training:
         ],
         corpora=expand("results/datasets/{dataset}/corpus", dataset=TRAINING_DATASETS),
         labels=expand("results/datasets/{dataset}/labels.json", dataset=TRAINING_DATASETS),
+        start=training_start(),
         code=stage_sources("train"),
     output:
         weights=f"{TRAINING}/model.safetensors",
@@ -28,6 +29,7 @@ rule training:
         train=training_manifests("train"),
         dev=training_manifests("val"),
         settings=training_settings(),
+        start=start_options(),
         device=config["train"]["device"],
         state=f"{TRAINING}/state",
         drop=[
@@ -37,7 +39,7 @@ rule training:
         ],
     shell:
         "python -m deepspeech2.train --log {log:q} --train {params.train:q} --dev {params.dev:q} "
-        "--labels {input.labels:q} {params.drop:q} --settings {params.settings:q} "
+        "--labels {input.labels:q} {params.drop:q} --settings {params.settings:q} {params.start} "
         "--device {params.device} --threads {threads} --state {params.state:q} "
         "--curves {output.curves:q} --weights {output.weights:q} --training {output.training:q} "
         "--texts {output.texts:q}"

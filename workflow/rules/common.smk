@@ -178,9 +178,11 @@ def training_start():
 
 def start_options():
     """The command-line options for them."""
-    weights, model, *texts = training_start() or [None, None]
-    start = f"--start {shlex.quote(weights)} {shlex.quote(model)} " if weights else ""
-    return start + " ".join(option("--start-texts", path) for path in texts)
+    if config["train"]["start"] is None:
+        return ""
+    weights, model, *texts = training_start()
+    start = [f"--start {shlex.quote(weights)} {shlex.quote(model)}"]
+    return " ".join(start + [option("--start-texts", path) for path in texts])
 
 
 def training_manifests(part):

@@ -48,6 +48,8 @@ SLOW = ("test_parity", "test_staleness", "test_workflow", "test_report", "test_t
 SPREAD = ("test_workflow", "test_training", "test_files", "test_compare")
 
 
+# First: pytest-xdist reads the marks in the same hook.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: SLOW.index(item.path.stem) if item.path.stem in SLOW else len(SLOW))
     for item in items:

@@ -211,10 +211,20 @@ def test_an_override_of_several_is_refused(key, kind):
         complete((["run", kind], list(DEFAULT[kind])), **{key: "x"})
 
 
-@pytest.mark.parametrize("preset", sorted((ROOT / "config").glob("*.yaml")))
-def test_presets_are_valid(preset):
+@pytest.mark.parametrize("preset", sorted((ROOT / "config").glob("*.yaml")), ids=lambda p: p.stem)
+def test_presets_are_valid(preset, tmp_path, monkeypatch):
+    """In a checkout where nothing has run yet, but what a training starts from."""
     from snakemake.utils import update_config
 
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "resources").symlink_to(ROOT / "resources")
     found = copy.deepcopy(DEFAULT)
     update_config(found, yaml.safe_load(preset.read_text()))
+    start = found["models"].get(found["train"]["start"])
+    if start:
+        with pytest.raises(UserError, match="train it first"):
+            config.complete(copy.deepcopy(found), SCHEMA)
+        for key in ("checkpoint", "training_texts"):
+            (tmp_path / start[key]).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / start[key]).touch()
     config.complete(found, SCHEMA)

@@ -24,8 +24,8 @@ from helpers import (
 )
 from safetensors.numpy import load_file
 
-# All but the second part of the training, which needs the result of the first.
-PRESETS = [None] + sorted(p.name for p in (ROOT / "config").glob("*.yaml") if p.stem != "refine")
+# All but the later parts of the training, which need the results of the first ones.
+PRESETS = [None] + sorted(p.name for p in (ROOT / "config").glob("*[!0-9].yaml"))
 
 
 @pytest.fixture
@@ -47,8 +47,8 @@ def test_plans_need_nothing(project, preset):
     assert not (project / "results").exists()
 
 
-def test_the_second_part_of_the_training_needs_the_first(project):
-    options = ["--configfile", "config/refine.yaml"]
+def test_a_part_of_the_training_needs_the_one_before(project):
+    options = ["--configfile", "config/train_2.yaml"]
     text = fails(project, "-n", *options, "--", "train")
     assert "an4-small/model.safetensors: no such file or folder; train it first" in text
     folder = project / "results/training/an4-small"
@@ -268,7 +268,7 @@ def test_the_default_run(project):
         assert row["utterances"] == "64" == row["identical_transcripts"]
         assert float(row["utterances_per_s"]) > 0 and float(row["rtfx"]) > 0
         assert {row[k] for k in ("wer", "cer")} == {rows[0][k] for k in ("wer", "cer")}
-        assert float(row["wer"]) <= 33  # what the embedded model's card says; aimed at is 5
+        assert float(row["wer"]) <= 5  # what the embedded model has to reach
         stream = [float(row[f"stream_{name}_ms"]) for name in ("p50", "p90", "p95", "mean")]
         assert 0 < stream[0] <= stream[1] <= stream[2] and stream[3] > 0
         assert row["stream_verdict"] == "QUICK"

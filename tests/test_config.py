@@ -53,10 +53,11 @@ def test_defaults_are_filled_in_and_not_shared():
     found = complete(engines=engines)
     assert found["engines"]["a"] == {
         "backend": "torchscript",
-        "device": "cpu",
+        "device": "cpu",  # from here on, what its backend has
         "precision": "fp32",
         "form": "static",
         "padding": "longest",
+        "buckets": [],
         "python": None,
         "options": {},
     }
@@ -107,7 +108,19 @@ BAD = [
     ((["run", "batch_sizes"], 4), "run.batch_sizes: 4 is not of type 'array'"),
     ((["run", "engines"], ["npu"]), "run.engines: 'npu' is not defined; defined are: cpu-fp32"),
     ((["run", "datasets"], ["../x"]), "run.datasets[0]"),
-    ((["engines", "cpu-fp32", "backend"], "warp"), "engines.cpu-fp32.backend: 'warp' is unknown"),
+    ((["engines", "cpu-fp32", "backend"], "warp"), "engines.cpu-fp32: unknown backend 'warp'"),
+    ((["engines", "cpu-fp32", "device"], "cuda:0"), "engines.cpu-fp32: backend torchscript serves"),
+    ((["engines", "cpu-fp32", "precision"], "fp16"), "engines.cpu-fp32: backend torchscript comp"),
+    (
+        (["engines", "cpu-fp32", "options"], {"a": 1}),
+        "engines.cpu-fp32: backend torchscript has no",
+    ),
+    ((["engines", "cpu-fp32", "buckets"], [0]), "engines.cpu-fp32.buckets[0]: 0 is less than"),
+    ((["engines", "cpu-fp32", "buckets"], [9, 9]), "engines.cpu-fp32.buckets"),
+    (
+        (["engines", "cpu-fp32"], {"backend": "torchscript", "padding": "batch", "buckets": [9]}),
+        "engines.cpu-fp32.buckets: not together with padding batch",
+    ),
     ((["engines", "cpu-fp32", "speed"], 1), "engines.cpu-fp32.speed: unknown key"),
     ((["engines", "cpu-fp32", "precision"], "fp8"), "engines.cpu-fp32.precision: 'fp8'"),
     ((["engines", "a/b"], {"backend": "torchscript"}), "a/b"),

@@ -11,6 +11,7 @@ from deepspeech2.backends import Engine, Shape
 from deepspeech2.stage import UserError
 from helpers import TINY, tiny_description, tiny_weights
 from safetensors.numpy import save_file
+from torch import nn
 
 ARCHITECTURES = [
     TINY,
@@ -103,6 +104,21 @@ def test_probabilities_sum_to_one():
     np.testing.assert_allclose(probabilities.sum(-1).numpy(), 1, atol=1e-5)
 
 
+def test_packed_layers_are_given_their_first_state(monkeypatch):
+    """Else a trace by torch 2.0 holds the batch size that it was made with."""
+    given = []
+
+    def forward(rnn, x, state=None):
+        given.append(state)
+        return original(rnn, x, state)
+
+    original = nn.LSTM.forward
+    monkeypatch.setattr(nn.LSTM, "forward", forward)
+    x, lengths = batch(3, 60)
+    make(TINY, "packed")(x, lengths)
+    assert [[part.shape for part in state] for state in given] == 2 * [2 * [(2, 3, 8)]]
+
+
 @pytest.fixture
 def exported(tmp_path):
     """TorchScript files of a tiny model by form."""
@@ -117,7 +133,7 @@ def open_session(source, folder, **changes):
     folder.mkdir()
     engine = Engine("torchscript", "cpu", "fp32", "static", "longest", {})._replace(**changes)
     backend = backends.create(engine)
-    backend.compile(source, Shape(4, 161, 100), folder)
+    assert backend.compile(source, [Shape(4, 161, 100)], folder) == {}
     return backend.open(folder, threads=1)
 
 

@@ -50,6 +50,8 @@ class Clock:
 class Session:
     """Records what it is asked to do; upload takes 1 s, forward 2, synchronize 3, download 4."""
 
+    notes = {"left_to_torch": ["aten::lstm"]}  # noqa: RUF012
+
     def __init__(self, clock):
         self.clock, self.events, self.first = clock, [], []
 
@@ -259,6 +261,11 @@ class Backend:
     def __init__(self, session):
         self.session = session
 
+    engine = backends.Engine("torchscript", "cpu", "fp32", "static", "batch", {}, [])
+
+    def prepare(self):
+        self.session.events.append("prepare")
+
     def open(self, folder, threads):
         self.session.events.append("open")
         return self.session
@@ -278,7 +285,7 @@ def stage(tmp_path, session, monkeypatch):
         data = shown.load(position).tobytes()
         (tmp_path / f"features/spect/data{position + 1}.bin").write_bytes(data)
         utterance["spect_sha256"] = files.sha256_bytes(data)
-    engine = backends.Engine("torchscript", "cpu", "fp32", "static", "batch", {})
+    engine = Backend.engine
     for name, content in {
         "features": {
             "bins": 3, "frames_max": 100, "manifest": "m.json", "manifest_sha256": "d" * 64,
@@ -286,7 +293,8 @@ def stage(tmp_path, session, monkeypatch):
         },
         "model": {"checkpoint": "a.ckpt", "checkpoint_sha256": "c" * 64, "parameters": 9},
         "compiled": {
-            "engine": engine._asdict(), "compile_seconds": 1.5, "bytes": 1,
+            "engine": engine._asdict(), "compile_seconds": 1.5, "bytes": 1, "notes": {},
+            "versions": {"stand-in": "1", "driver": "driver 7"},
             "files": {"model.bin": files.sha256_bytes(b"x")},
         },
     }.items():  # fmt: skip
@@ -326,7 +334,17 @@ def test_every_hash_is_checked_before_the_clock_starts(stage, session):
     stage("--batch-size", "2", "--multi", "2", "--warmup-batches", "1")
     reads = ["read data1.bin", "read data2.bin", "read data3.bin"]
     batch = ["upload", "forward", "synchronize", "download"]
-    assert session.events == ["open", *reads, "wait", *(5 * batch), "wait", "close"]
+    assert session.events == ["prepare", "open", *reads, "wait", *(5 * batch), "wait", "close"]
+
+
+def test_an_artefact_of_other_versions_is_refused(stage, tmp_path):
+    index = json.loads((tmp_path / "compiled.json").read_text())
+    index["versions"] = {"stand-in": "1", "driver": "driver 6"}
+    files.write_json(tmp_path / "compiled.json", index)
+    with pytest.raises(
+        UserError, match=r"compiled.json: made with driver driver 6, and here is dri"
+    ):
+        stage("--batch-size", "1", "--multi", "1")
 
 
 def test_an_altered_feature_stops_it_and_the_device_is_freed(stage, session, tmp_path):
@@ -375,6 +393,7 @@ def test_what_the_stage_writes(stage, session, tmp_path):
 def test_the_single_stream_of_the_stage(stage, session, tmp_path):
     stream = ("--scenario", "single_stream", "--multi", "2", "--warmup-batches", "0")
     found = stage("--batch-size", "1", *stream)
+    assert found["compile_notes"] == {"left_to_torch": ["aten::lstm"]}
     assert session.first == 2 * [1, 2, 0]
     assert found["scenario"] == "single_stream" and found["batch_ms"] == 6 * [5000.0]
     assert found["end_to_end_latency_ms"]["p90"] == 10000 and found["padding_share"] == 0

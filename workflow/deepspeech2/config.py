@@ -15,7 +15,7 @@ from typing import Any
 import jsonschema
 import yaml
 
-from deepspeech2.backends import BACKENDS
+from deepspeech2 import backends
 from deepspeech2.stage import UserError
 
 RESERVED = {
@@ -25,7 +25,11 @@ RESERVED = {
         "table.html training comparison.tsv comparison.md comparison.json".split()
     ),
     "models": set(),
-    "engines": {"eager", "features", "features.json"},
+    # And in results/models/{model}/, where an engine with its own interpreter has its trace.
+    "engines": set(
+        "eager features features.json checkpoint model.json model.safetensors random.safetensors "
+        "trusted.sha256".split()
+    ),
 }
 
 
@@ -55,19 +59,12 @@ def complete(config: dict[str, Any], schema_path: str | Path) -> dict[str, Any]:
     _check_training(config)
     _check_sources(config)
     _check_baseline(config)
-    for name in config["run"]["engines"]:
+    for name in config["engines"]:
         try:
-            json.dumps(config["engines"][name]["options"], allow_nan=False, sort_keys=True)
-        except (TypeError, ValueError) as error:
-            raise UserError(
-                f"config: engines.{name}.options: no plain settings ({error})"
-            ) from None
-        backend = config["engines"][name]["backend"]
-        if backend not in BACKENDS:
-            raise UserError(
-                f"config: engines.{name}.backend: {backend!r} is unknown; known are: "
-                f"{', '.join(BACKENDS)}"
-            )
+            config["engines"][name] = _complete_engine(name, config["engines"][name])
+        except UserError:  # one that is not selected disturbs only whoever uses it
+            if name in config["run"]["engines"]:
+                raise
     return config
 
 
@@ -119,6 +116,25 @@ def _check_names(config: dict[str, Any]) -> None:
 def _check_dataset(config: dict[str, Any], name: str) -> None:
     if not (config["datasets"][name]["path"] or config["datasets"][name]["urls"]):
         raise UserError(f"config: datasets.{name}: needs a path or urls")
+
+
+def _complete_engine(name: str, entry: dict[str, Any]) -> dict[str, Any]:
+    """An engine's entry, checked by its backend, with the backend's own where it names nothing."""
+    if entry["python"] is not None:
+        entry["python"] = os.path.expanduser(entry["python"])
+    try:
+        json.dumps(entry["options"], allow_nan=False, sort_keys=True)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"config: engines.{name}.options: no plain settings ({error})") from None
+    if entry["buckets"] and entry["padding"] == "batch":
+        raise UserError(f"config: engines.{name}.buckets: not together with padding batch")
+    try:
+        entry = backends.completed(entry)
+        settings = {key: entry[key] for key in backends.Engine._fields}
+        backends.create(backends.Engine(**settings))
+    except UserError as error:
+        raise UserError(f"config: engines.{name}: {error}") from None
+    return entry
 
 
 def _check_training(config: dict[str, Any]) -> None:

@@ -7,12 +7,18 @@ from 1 in order of descending length, ties by id. An index beside it says what e
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Union
 
 import numpy as np
 
 from deepspeech2.files import read_json, require_unaltered, sha256
+
+# How wide a batch is: "longest" is the set's longest utterance, as in the reference, "batch" is
+# its own longest, and numbers (buckets) are frames: the least that holds its longest, or else the
+# set's longest.
+Padding = Union[str, Sequence[int]]
 
 
 class FeatureSet:
@@ -52,14 +58,12 @@ def padding_shares(features: FeatureSet, batch_size: int) -> dict[str, float]:
     """Share of a pass's input frames that are padding or fill-up rows, by kind of padding."""
     frames = [utterance["frames"] for utterance in features.utterances]
     starts = range(0, len(frames), batch_size)
-    widths = {
-        "longest": [features.frames_max] * len(starts),
-        "batch": [max(frames[start : start + batch_size]) for start in starts],
-    }
-    return {
-        padding: 1 - sum(frames) / (batch_size * sum(of_batches))
-        for padding, of_batches in widths.items()
-    }
+    longest = [max(frames[start : start + batch_size]) for start in starts]
+    shares = {}
+    for padding in ("longest", "batch"):
+        total = sum(width(features, one, padding) for one in longest)
+        shares[padding] = 1 - sum(frames) / (batch_size * total)
+    return shares
 
 
 class Batch(NamedTuple):
@@ -74,18 +78,49 @@ class Batch(NamedTuple):
     lengths: np.ndarray
 
 
-def assemble(features: FeatureSet, start: int, batch_size: int, padding: str) -> Batch:
-    """The batch that starts at position `start`, always of `batch_size` rows.
+def width(features: FeatureSet, longest: int, padding: Padding) -> int:
+    """Frames that a batch is padded to whose longest utterance has `longest`."""
+    if padding == "batch":
+        return longest
+    buckets = [] if padding == "longest" else padding
+    return min([b for b in buckets if b >= longest] + [features.frames_max])
 
-    `padding` is "longest" (T is the longest of the set, as in the reference) or "batch" (T is the
-    longest of this batch). A batch that the set cannot fill is filled up with its last utterance.
+
+def widths(features: FeatureSet, batch_size: int, padding: Padding) -> list[int]:
+    """The different widths of the set's batches, ascending."""
+    frames = [utterance["frames"] for utterance in features.utterances]
+    starts = range(0, len(frames), batch_size)
+    longest = {max(frames[start : start + batch_size]) for start in starts}
+    return sorted({width(features, one, padding) for one in longest})
+
+
+def warm_up(
+    features: FeatureSet, starts: Sequence[int], batch_size: int, padding: Padding, count: int
+) -> list[int]:
+    """Positions of `count` batches to begin with, in the order of `starts`, and again if need be.
+
+    With buckets it is so many of each width: each has a compiled file of its own.
+    """
+    if isinstance(padding, str):
+        return [starts[n % len(starts)] for n in range(count)]
+    of_width: dict[int, list[int]] = {}
+    for start in starts:
+        frames = [u["frames"] for u in features.utterances[start : start + batch_size]]
+        of_width.setdefault(width(features, max(frames), padding), []).append(start)
+    return [found[n % len(found)] for found in of_width.values() for n in range(count)]
+
+
+def assemble(features: FeatureSet, start: int, batch_size: int, padding: Padding) -> Batch:
+    """The batch that starts at position `start`, always of `batch_size` rows, as wide as `width`.
+
+    A batch that the set cannot fill is filled up with its last utterance.
     """
     positions = list(range(start, min(start + batch_size, len(features))))
     rows = positions + [positions[-1]] * (batch_size - len(positions))
     lengths = np.array([features.utterances[i]["frames"] for i in rows], np.int32)
-    width = features.frames_max if padding == "longest" else int(lengths.max())
-    spectrograms = np.empty((batch_size, 1, features.bins, width), np.float32)
+    frames = width(features, int(lengths.max()), padding)
+    spectrograms = np.empty((batch_size, 1, features.bins, frames), np.float32)
     for row, position in enumerate(positions):
-        spectrograms[row, 0] = features.load(position)[:, :width]
+        spectrograms[row, 0] = features.load(position)[:, :frames]
     spectrograms[len(positions) :] = spectrograms[len(positions) - 1]
     return Batch(positions, spectrograms, lengths)

@@ -13,6 +13,7 @@ with tensor operations, so that a trace masks like the eager network at any leng
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -103,7 +104,9 @@ class DeepSpeech2(nn.Module):
             if hasattr(holder, "batch_norm"):
                 x = _over_features(holder.batch_norm.module, x)
             packed = nn.utils.rnn.pack_padded_sequence(self._drop(x), lengths.long().cpu())
-            packed, _ = holder.rnn(packed)
+            # Where none is given, torch 2.0 makes one, whose batch size a trace takes for fixed.
+            state = self._zero_state(x, 1 + self.architecture.bidirectional)
+            packed, _ = holder.rnn(packed, state)
             x, _ = nn.utils.rnn.pad_packed_sequence(packed)
             if self.architecture.bidirectional:
                 x = self._sum_directions(x)
@@ -135,13 +138,16 @@ class DeepSpeech2(nn.Module):
     def _one_direction(self, rnn: nn.RNNBase, x: Tensor, direction: str) -> Tensor:
         names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
         weights = [getattr(rnn, name + direction) for name in names]
-        state = torch.zeros(
-            1, x.size(1), self.architecture.hidden_size, dtype=x.dtype, device=x.device
-        )
-        states = (state, state) if self.architecture.rnn_type == "lstm" else state
+        states = self._zero_state(x, 1)
         cell = CELLS[self.architecture.rnn_type]
         # has_biases, num_layers, dropout, train, bidirectional, batch_first
         return cell(x, states, weights, True, 1, 0.0, False, False, False)[0]
+
+    def _zero_state(self, x: Tensor, directions: int) -> Any:
+        """The state before the first frame of x (T', B, features), of a layer's cells."""
+        size = (directions, x.size(1), self.architecture.hidden_size)
+        state = torch.zeros(size, dtype=x.dtype, device=x.device)
+        return (state, state) if self.architecture.rnn_type == "lstm" else state
 
     def _look_ahead(self, x: Tensor) -> Tensor:
         context = self.architecture.lookahead_context

@@ -13,12 +13,15 @@ import numpy as np
 
 from deepspeech2 import backends, posteriors_file, sources, stage
 from deepspeech2.compile import require_artefact
-from deepspeech2.features import FeatureSet, assemble
+from deepspeech2.features import FeatureSet, Padding, assemble
 from deepspeech2.stage import UserError, log
 
 
 def infer(
-    session: backends.Session, features: FeatureSet, batch_size: int, padding: str
+    session: backends.Session,
+    features: FeatureSet,
+    batch_size: int,
+    padding: Padding,
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Utterance id and posteriors (T', classes) of each utterance, in the features' order."""
     starts = range(0, len(features), batch_size)
@@ -53,7 +56,8 @@ def main(argv=None) -> None:
 
     engine = backends.from_arguments(args)
     backend = backends.create(engine)
-    require_artefact(args.artefact, args.artefact_index, engine)
+    backend.prepare()
+    require_artefact(args.artefact, args.artefact_index, backend)
     features = FeatureSet(args.features, args.features_index)
     run = {
         "engine": engine._asdict(),
@@ -67,7 +71,7 @@ def main(argv=None) -> None:
     }
     session = backend.open(Path(args.artefact), args.threads)
     try:
-        found = infer(session, features, args.batch_size, engine.padding)
+        found = infer(session, features, args.batch_size, engine.buckets or engine.padding)
         count = posteriors_file.write(args.posteriors, args.index, found, run)
     finally:
         session.close()

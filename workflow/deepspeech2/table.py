@@ -15,6 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from deepspeech2 import record, stage
+from deepspeech2.backends import BACKENDS
 from deepspeech2.files import replacing
 from deepspeech2.stage import UserError, log
 
@@ -31,7 +32,7 @@ COLUMNS = (
     "largest_posterior_difference padding_share_longest padding_share_batch "
     "peak_device_memory_bytes load_before governor stream_threads stream_cpu assemble_seconds "
     "upload_seconds forward_seconds download_seconds "
-    "git_revision disturbed note"
+    "git_revision disturbed note left_to_torch"
 ).split()
 # Columns of the Markdown and HTML tables, and what they are called there.
 SHOWN = {
@@ -112,6 +113,7 @@ def as_row(found: dict, published: dict[str, dict[int, dict]]) -> dict:
         "engine_settings": " ".join(
             f"{k}={v}" for k, v in found["configuration"]["engine"].items()
         ),
+        "left_to_torch": " ".join(timing["compile_notes"].get("left_to_torch") or []),
         "versions": " ".join(f"{k} {v}" for k, v in environment["versions"].items()),
         **{key: "; ".join(timing[key]) for key in ("reasons", "disturbed")},
     }
@@ -219,6 +221,16 @@ def notes(rows: pd.DataFrame, remarks: Iterable[str]) -> list[str]:
         lines.append(f"{row.stream_verdict}: {where}: {row.stream_reasons}.")
     if (rows["verdict"] == "FAKE").any():
         lines.append("FAKE: computed by a stand-in for a device; no figure of these rows is real.")
+    for engine, settings in rows[["engine", "engine_settings"]].drop_duplicates().to_numpy():
+        backend = (settings or "").partition(" ")[0].partition("=")[2]
+        if backend in BACKENDS and not BACKENDS[backend].proven:
+            lines.append(
+                f"Engine {engine}: whoever wrote its backend {backend} had no hardware for it, and "
+                "has never run it there."
+            )
+    for row in rows[rows["left_to_torch"].astype(bool)].itertuples():
+        where = f"{row.dataset}/{row.model}/{row.engine} at batch size {row.batch_size}"
+        lines.append(f"Left to torch by the compiler of {where}: {row.left_to_torch}.")
     others = (rows["stream_threads"] != rows["threads"]) | (rows["stream_cpu"] != rows["cpu"])
     for row in rows[others].drop_duplicates(["dataset", "model", "engine"]).itertuples():
         lines.append(

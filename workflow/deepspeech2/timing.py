@@ -22,42 +22,26 @@ import numpy as np
 
 from deepspeech2 import backends, machine, sources, stage
 from deepspeech2.compile import require_artefact
-from deepspeech2.features import Batch, FeatureSet, assemble, padding_shares
+from deepspeech2.features import Batch, FeatureSet, Padding, assemble, padding_shares, warm_up
 from deepspeech2.files import read_json, write_json
 from deepspeech2.stage import UserError, log
+from deepspeech2.verdicts import (
+    GOVERNORS,
+    MAX_OTHER_LOAD,
+    MAX_SPREAD,
+    MIN_BATCHES,
+    MIN_SECONDS,
+    WARMUP_BATCHES,
+    Conditions,
+    Settings,
+    verdict,
+)
 
-# What a row needs to be VALID; with less it is QUICK.
-WARMUP_BATCHES = 5
-MIN_BATCHES = 10
-MIN_SECONDS = 10.0
-MAX_SPREAD = 0.2  # coefficient of variation of the time per frame
-MAX_OTHER_LOAD = 0.1  # share of the cores that other programs use meanwhile
-GOVERNORS = ("performance",)  # of the CPU's frequency, where it can be read
 LOOK_SECONDS = 0.3  # other load is looked for before the run,
 LOOKS = 10  # so often at most: what the scheduler still does for us is over soon
 SCENARIOS = ("offline", "single_stream")
 MAX_KEPT = 2000  # batches whose single times are kept
 P99_BATCHES = 100  # below this many batches the 99th percentile is the maximum, so it is left out
-
-
-class Settings(NamedTuple):
-    """Settings of a measurement; `multi` replaces the minima when it is set."""
-
-    warmup_batches: int
-    min_batches: int
-    min_seconds: float
-    multi: int | None
-    max_spread: float
-    max_other_load: float
-    governors: list[str] | None
-
-
-class Conditions(NamedTuple):
-    """What the machine was like: shares of the cores used by others, and its governor."""
-
-    load_before: float
-    other_load: float
-    governor: str | None
 
 
 class Times(NamedTuple):
@@ -74,7 +58,11 @@ class Times(NamedTuple):
 
 
 def time_batch(
-    session: backends.Session, features: FeatureSet, start: int, batch_size: int, padding: str
+    session: backends.Session,
+    features: FeatureSet,
+    start: int,
+    batch_size: int,
+    padding: Padding,
 ) -> Times:
     """Run one batch and time its phases. `forward` includes `synchronize`."""
     clock = time.perf_counter
@@ -113,14 +101,14 @@ def measure(
     session: backends.Session,
     features: FeatureSet,
     batch_size: int,
-    padding: str,
+    padding: Padding,
     settings: Settings,
     scenario: str = "offline",
 ) -> list[Times]:
     """Times of all batches after the warm-up."""
     one_pass = batches(features, batch_size, scenario)
     per_pass = len(one_pass)
-    for start in itertools.islice(itertools.cycle(one_pass), settings.warmup_batches):
+    for start in warm_up(features, one_pass, batch_size, padding, settings.warmup_batches):
         time_batch(session, features, start, batch_size, padding)
     starts = itertools.cycle(one_pass)  # from the first batch again, whatever warmed up
     total = settings.multi * per_pass if settings.multi else None
@@ -152,7 +140,21 @@ def latencies(seconds: np.ndarray) -> dict[str, float | None]:
     return found if len(seconds) >= P99_BATCHES else {**found, "p99": None}
 
 
-def summarise(times: list[Times]) -> dict:
+def spread(times: list[Times], by_width: bool) -> float:
+    """Coefficient of variation of the time per frame, as far as no difference of width explains it.
+
+    Batches of their own widths are compared by their time per padded frame; with `by_width`, where
+    many batches share one of a few widths, with the others of that width.
+    """
+    pace = np.array([t.forward / t.padded_frames for t in times])
+    if by_width:
+        frames = np.array([t.padded_frames for t in times])
+        means = {width: pace[frames == width].mean() for width in set(frames.tolist())}
+        pace = pace / np.array([means[width] for width in frames.tolist()])
+    return float(pace.std(ddof=1) / pace.mean()) if len(pace) > 1 else 0.0
+
+
+def summarise(times: list[Times], by_width: bool = False) -> dict:
     """The figures of a measurement. Latencies in milliseconds, shares from 0 to 1."""
     forward = np.array([t.forward for t in times])
     everything = np.array([t.assemble + t.upload + t.forward + t.download for t in times])
@@ -160,8 +162,6 @@ def summarise(times: list[Times]) -> dict:
     audio = sum(t.audio_seconds for t in times)
     real_frames = sum(t.real_frames for t in times)
     padded_frames = sum(t.padded_frames for t in times)
-    # Batches differ in width where they are padded one by one: compare times per padded frame.
-    pace = forward / np.array([t.padded_frames for t in times])
     return {
         "batches": len(times),
         "utterances": utterances,
@@ -174,56 +174,13 @@ def summarise(times: list[Times]) -> dict:
         # For the picture of the distribution: single batches, the first MAX_KEPT.
         "batch_ms": [round(1000 * float(t), 3) for t in forward[:MAX_KEPT]],
         "end_to_end_batch_ms": [round(1000 * float(t), 3) for t in everything[:MAX_KEPT]],
-        "spread": float(pace.std(ddof=1) / pace.mean()) if len(pace) > 1 else 0.0,
+        "spread": spread(times, by_width),
         "phase_seconds": {
             name: round(sum(getattr(t, name) for t in times), 4)
             for name in ("assemble", "upload", "forward", "download")
         },
         "padding_share": 1 - real_frames / padded_frames,
     }
-
-
-def verdict(
-    figures: dict, settings: Settings, conditions: Conditions, fake: bool
-) -> dict[str, object]:
-    """VALID, QUICK (settings below the rules' minima), INVALID or FAKE, with the reasons.
-
-    `disturbed` are those of the reasons that no setting asked for.
-    """
-    if fake:
-        return {"verdict": "FAKE", "reasons": ["a fake device computed this"], "disturbed": []}
-    disturbed, short = [], []
-    if figures["spread"] > settings.max_spread:
-        disturbed.append(f"spread {figures['spread']:.0%} above {settings.max_spread:.0%}")
-    for name, load in (
-        ("other load", conditions.other_load),
-        ("load before the run", conditions.load_before),
-    ):
-        if load > settings.max_other_load:
-            disturbed.append(f"{name} {load:.0%} above {settings.max_other_load:.0%}")
-    if settings.governors and conditions.governor:
-        others = set(conditions.governor.split(", ")) - set(settings.governors)
-        if others:
-            disturbed.append(
-                f"frequency governor {', '.join(sorted(others))}, not "
-                f"{' or '.join(settings.governors)}"
-            )
-    if settings.warmup_batches < WARMUP_BATCHES:
-        short.append(f"{settings.warmup_batches} of {WARMUP_BATCHES} warm-up batches")
-    if figures["batches"] < MIN_BATCHES:
-        short.append(f"{figures['batches']} of {MIN_BATCHES} batches")
-    if figures["seconds"] < MIN_SECONDS:
-        short.append(f"{figures['seconds']:.1f} of {MIN_SECONDS:.0f} s")
-    reduced = not settings.multi and (
-        settings.warmup_batches < WARMUP_BATCHES
-        or settings.min_batches < MIN_BATCHES
-        or settings.min_seconds < MIN_SECONDS
-    )
-    # Wider gates than the rules' must not make a row valid. (Which governors will do is not such a
-    # gate: it depends on the machine, and the table names the one that was found.)
-    reduced |= settings.max_spread > MAX_SPREAD or settings.max_other_load > MAX_OTHER_LOAD
-    judged = "QUICK" if reduced else "INVALID" if short or disturbed else "VALID"
-    return {"verdict": judged, "reasons": short + disturbed, "disturbed": disturbed}
 
 
 def quiet(load: machine.OtherLoad, enough: float) -> float:
@@ -269,7 +226,8 @@ def main(argv=None) -> None:
     settings = Settings(**{name: getattr(args, name) for name in Settings._fields})
     engine = backends.from_arguments(args)
     backend = backends.create(engine)
-    artefact = require_artefact(args.artefact, args.artefact_index, engine)
+    backend.prepare()
+    artefact = require_artefact(args.artefact, args.artefact_index, backend)
     features = FeatureSet(args.features, args.features_index)
     model = read_json(args.model)
     started, start = _now(), time.perf_counter()
@@ -280,12 +238,13 @@ def main(argv=None) -> None:
         load = machine.OtherLoad()
         load_before = quiet(load, settings.max_other_load)
         load.start()
-        times = measure(session, features, args.batch_size, engine.padding, settings, args.scenario)
+        padding = engine.buckets or engine.padding
+        times = measure(session, features, args.batch_size, padding, settings, args.scenario)
         conditions = Conditions(load_before, load.share(), machine.governor())
         device_memory = session.peak_memory_bytes()
     finally:
         session.close()
-    figures = summarise(times)
+    figures = summarise(times, by_width=bool(engine.buckets))
     judged = verdict(figures, settings, conditions, backend.fake)
     environment = machine.environment(args.threads)
     versions = backend.versions()
@@ -301,6 +260,7 @@ def main(argv=None) -> None:
             **conditions._asdict(),
             "compile_seconds": artefact["compile_seconds"] + round(opened, 3),
             "artefact_bytes": artefact["bytes"],
+            "compile_notes": {**artefact["notes"], **session.notes},
             "peak_memory_bytes": machine.peak_memory_bytes(),
             "peak_device_memory_bytes": device_memory,
             "settings": settings._asdict(),

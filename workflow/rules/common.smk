@@ -3,6 +3,7 @@ import json
 import os
 import re
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -38,7 +39,7 @@ wildcard_constraints:
 
 # Stages are command lines of the package. `.venv/bin/snakemake` runs without the environment being
 # activated, so its interpreter comes first on the path; not so under conda, which brings its own.
-# Modules that happen to lie in the working folder are not to be imported.
+# Modules that happen to lie in the working folder are not to be imported (from Python 3.11 on).
 shell.prefix(
     f"export PYTHONSAFEPATH=1 PYTHONPATH={shlex.quote(str(Path(workflow.basedir) / 'workflow'))}; "
     + (
@@ -84,9 +85,48 @@ def engine_options(wildcards):
     engine = ENGINES[wildcards.engine]
     options = shlex.quote(json.dumps(engine["options"], sort_keys=True))
     keys = ("backend", "device", "precision", "form", "padding")
+    buckets = f"--buckets {' '.join(map(str, engine['buckets']))}" if engine["buckets"] else ""
     return " ".join(
-        [f"--{key} {shlex.quote(engine[key])}" for key in keys] + [f"--options {options}"]
+        [f"--{key} {shlex.quote(engine[key])}" for key in keys] + [f"--options {options}", buckets]
     )
+
+
+def alone(threads):
+    """Threads of a job, or more than any machine has where its engine has a device.
+
+    Snakemake scales those down to --cores, so that nothing else uses the device meanwhile.
+    """
+    return lambda wildcards: threads if ENGINES[wildcards.engine]["device"] == "cpu" else 1024
+
+
+def preflight():
+    """Stop before any work where an engine cannot run: its interpreter lacks what it needs.
+
+    Engines of the CPU in the workflow's own interpreter have nothing that could be missing.
+    """
+    planned = {job.wildcards.get("engine") for job in workflow.dag.needrun_jobs()} - {None}
+    programs = {}
+    for name in sorted(planned):
+        engine = ENGINES[name]
+        if engine["backend"] != "torchscript" or engine["python"] is not None:
+            python = engine["python"] or sys.executable
+            programs.setdefault((python, engine["backend"]), name)
+    for (python, backend), name in programs.items():
+        command = [python, "-m", "deepspeech2.doctor", "--require", backend]
+        place = {"PYTHONPATH": str(Path(workflow.basedir) / "workflow"), "PYTHONSAFEPATH": "1"}
+        try:
+            done = subprocess.run(
+                command, env={**os.environ, **place}, capture_output=True, text=True
+            )
+        except OSError as error:
+            raise WorkflowError(f"engines.{name}.python: {python}: {error.strerror}")
+        if done.returncode:
+            lines = [line for line in done.stderr.splitlines() if line.strip()]
+            ours = [line for line in lines if line.startswith("error: ")]
+            if lines and lines[0].startswith("Traceback"):
+                lines = lines[-1:]
+            line = (ours or lines or [f"{python} ended with status {done.returncode}"])[0]
+            raise WorkflowError(f"engines.{name}: {line.removeprefix('error: ')}")
 
 
 def timing_options():
@@ -198,8 +238,17 @@ def exported_model(wildcards):
     base = f"results/models/{wildcards.model}"
     if source == "weights":
         return {"source": f"{base}/model.safetensors", "source_index": f"{base}/model.json"}
-    stem = f"{base}/torchscript_{engine['form']}"
+    stem = f"{base}/{torchscript_of(wildcards.engine)}"
     return {"source": f"{stem}.pt", "source_index": f"{stem}.json"}
+
+
+def torchscript_of(engine):
+    """The stem of the trace that an engine starts from: its own, if it has its own interpreter.
+
+    A trace that another version of torch wrote may not load there.
+    """
+    form = ENGINES[engine]["form"]
+    return f"torchscript_{form}" if ENGINES[engine]["python"] is None else f"{engine}/{form}"
 
 
 def splits(dataset):
@@ -285,7 +334,7 @@ def published_options():
 
 def intermediates():
     """Every cached file of the selection."""
-    exports = {f"torchscript_{ENGINES[name]['form']}" for name in RUN["engines"]}
+    exports = {torchscript_of(name) for name in RUN["engines"]}
     return (
         manifests()
         + features()
@@ -330,3 +379,7 @@ def intermediates():
             file=["single_stream.json", "bs1/compiled", "bs1/compiled.json"],
         )
     )
+
+
+onstart:
+    preflight()

@@ -15,6 +15,7 @@ rule compile:
         "results/benchmarks/{dataset}/{model}/{engine}/bs{batch_size}/compile.tsv"
     conda:
         "../../envs/cpu.yaml"
+    threads: alone(1)
     params:
         python=python_of,
         engine=engine_options,
@@ -67,7 +68,7 @@ rule posteriors:
         "results/benchmarks/{dataset}/{model}/{engine}/bs{batch_size}/posteriors.tsv"
     conda:
         "../../envs/cpu.yaml"
-    threads: config["accuracy"]["threads"]
+    threads: alone(config["accuracy"]["threads"])
     params:
         python=python_of,
         engine=engine_options,

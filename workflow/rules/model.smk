@@ -59,6 +59,7 @@ rule checkpoint:
         "{params.sha256} --weights {output.weights:q} --model {output.model:q}"
 
 
+# Both rules: the second for engines with an interpreter of their own, which has its own torch.
 rule export_torchscript:
     input:
         weights="results/models/{model}/model.safetensors",
@@ -75,5 +76,27 @@ rule export_torchscript:
         "../../envs/cpu.yaml"
     shell:
         "python -m deepspeech2.export --log {log:q} --weights {input.weights:q} "
+        "--model {input.model:q} --form {wildcards.form} --torchscript {output.torchscript:q} "
+        "--index {output.index:q}"
+
+
+rule export_torchscript_of_engine:
+    input:
+        weights="results/models/{model}/model.safetensors",
+        model="results/models/{model}/model.json",
+        code=stage_sources("export"),
+    output:
+        torchscript="results/models/{model}/{engine}/{form}.pt",
+        index="results/models/{model}/{engine}/{form}.json",
+    log:
+        "results/logs/models/{model}/{engine}/{form}.log",
+    benchmark:
+        "results/benchmarks/models/{model}/{engine}/{form}.tsv"
+    conda:
+        "../../envs/cpu.yaml"
+    params:
+        python=python_of,
+    shell:
+        "{params.python:q} -m deepspeech2.export --log {log:q} --weights {input.weights:q} "
         "--model {input.model:q} --form {wildcards.form} --torchscript {output.torchscript:q} "
         "--index {output.index:q}"

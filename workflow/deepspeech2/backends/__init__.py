@@ -1,9 +1,12 @@
 """The engines' interface, and the registry of what implements it.
 
 A backend is one module with the class `Backend`; a line in BACKENDS makes it known. It says what it
-starts from, compiles that for one shape into a folder, and opens a session from the folder. A
+starts from, compiles that for given shapes into a folder, and opens a session from the folder. A
 session exposes the steps of an inference one by one, so that one loop times every backend's same
 region: `forward` and `synchronize`, after `upload` and before `download`.
+
+Modules of backends import what computes (torch, a plugin) inside their functions: the settings of
+every selected engine are checked whenever the workflow starts, which shall not take seconds.
 """
 
 from __future__ import annotations
@@ -12,8 +15,9 @@ import abc
 import argparse
 import importlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -23,19 +27,29 @@ SOURCES = ("torchscript", "onnx", "weights")
 
 
 class Entry(NamedTuple):
-    """Where a backend lives, and which export of the model it starts from (of SOURCES)."""
+    """Where a backend lives, and which export of the model it starts from (of SOURCES).
+
+    `proven` says whether its authors have ever run it on the hardware that it is for. The table
+    says so where not.
+    """
 
     module: str
     source: str
+    proven: bool = True
 
 
 BACKENDS = {
     "torchscript": Entry("deepspeech2.backends.torchscript", "torchscript"),
+    "torch_aie": Entry("deepspeech2.backends.torch_aie", "torchscript", proven=False),
 }
 
 
 class Engine(NamedTuple):
-    """How to run a model: an entry of the configuration's `engines`."""
+    """How to run a model: an entry of the configuration's `engines`.
+
+    `buckets` are widths in frames: a batch is padded to the least that holds its longest utterance
+    (the longest of the set where none does). None: `padding` decides.
+    """
 
     backend: str
     device: str
@@ -43,6 +57,7 @@ class Engine(NamedTuple):
     form: str
     padding: str
     options: dict[str, Any]
+    buckets: Sequence[int] = ()
 
 
 class Shape(NamedTuple):
@@ -72,6 +87,9 @@ class Session(abc.ABC):
     def download(self, result: Any) -> tuple[np.ndarray, np.ndarray]:
         """Probabilities (B, T', classes) float32 and output lengths (B,) int32 on the host."""
 
+    # What is worth a note in the record (plain JSON) of how it was opened.
+    notes: ClassVar[dict[str, Any]] = {}
+
     def peak_memory_bytes(self) -> int | None:
         """The most memory that the device has held, or None where it is the host's."""
         return None
@@ -84,17 +102,27 @@ class Backend(abc.ABC):
     """One way to compile and run the model."""
 
     fake = False  # true only for the tests' stand-ins of hardware; their rows never count
+    # Where an engine's entry names none: device, precision, and the backend's own settings.
+    device, precision = "cpu", "fp32"
+    options: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, engine: Engine):
         self.engine = engine
 
     @abc.abstractmethod
     def check(self) -> None:
-        """Raise `UserError` where the engine's settings, or what they need, cannot be served."""
+        """Raise `UserError` where the engine's settings cannot be served. Looks at no device."""
 
     @abc.abstractmethod
-    def compile(self, source: Path, shape: Shape, folder: Path) -> None:
-        """Compile `source` for `shape` and write what `open` needs into the empty `folder`."""
+    def prepare(self) -> None:
+        """Import what computes and choose the device: first of all, and outside what is timed."""
+
+    @abc.abstractmethod
+    def compile(self, source: Path, shapes: Sequence[Shape], folder: Path) -> dict[str, Any]:
+        """Compile `source` for `shapes`, of one batch size, and write what `open` needs.
+
+        `folder` is empty. Returns what is worth a note in the record (plain JSON).
+        """
 
     @abc.abstractmethod
     def open(self, folder: Path, threads: int) -> Session:
@@ -109,19 +137,38 @@ def create(engine: Engine) -> Backend:
     """The backend of an engine, its settings checked."""
     if engine.backend not in BACKENDS:
         raise UserError(f"unknown backend {engine.backend!r}; known are: {', '.join(BACKENDS)}")
-    backend = importlib.import_module(BACKENDS[engine.backend].module).Backend(engine)
+    made = importlib.import_module(BACKENDS[engine.backend].module).Backend
+    for name in engine.options:
+        if name not in made.options:
+            known = ", ".join(made.options) or "none"
+            raise UserError(f"backend {engine.backend} has no option {name!r}; known are: {known}")
+    backend = made(engine)
     backend.check()
     return backend
+
+
+def completed(entry: dict[str, Any]) -> dict[str, Any]:
+    """An entry of the configuration's `engines`, with what it leaves open as its backend has it."""
+    if entry["backend"] not in BACKENDS:
+        raise UserError(f"unknown backend {entry['backend']!r}; known are: {', '.join(BACKENDS)}")
+    made = importlib.import_module(BACKENDS[entry["backend"]].module).Backend
+    return {
+        **entry,
+        "device": entry["device"] or made.device,
+        "precision": entry["precision"] or made.precision,
+        "options": {**made.options, **entry["options"]},
+    }
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command-line options that describe an engine."""
     parser.add_argument("--backend", required=True, help=", ".join(BACKENDS))
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--precision", default="fp32")
+    parser.add_argument("--device", help="the backend's own where none is named")
+    parser.add_argument("--precision", help="the backend's own where none is named")
     parser.add_argument("--form", choices=("static", "packed"), default="static")
     parser.add_argument("--padding", choices=("longest", "batch"), default="longest")
     parser.add_argument("--options", default="{}", help="the backend's own settings (JSON)")
+    parser.add_argument("--buckets", type=int, nargs="*", default=[], help="widths in frames")
 
 
 def from_arguments(args: argparse.Namespace) -> Engine:
@@ -132,4 +179,8 @@ def from_arguments(args: argparse.Namespace) -> Engine:
         raise UserError(f"--options: broken JSON ({error.msg})") from None
     if not isinstance(options, dict):
         raise UserError("--options: must be a JSON object")
-    return Engine(args.backend, args.device, args.precision, args.form, args.padding, options)
+    if any(bucket < 1 for bucket in args.buckets):
+        raise UserError("--buckets: must be 1 or more")
+    names = ("backend", "device", "precision", "form", "padding")
+    entry = {**{name: getattr(args, name) for name in names}, "options": options}
+    return Engine(**completed(entry), buckets=sorted(set(args.buckets)))

@@ -119,13 +119,13 @@ def names(monkeypatch):
 @pytest.mark.parametrize("flavour", ["torch_aie", "mindietorch"])
 @pytest.mark.parametrize(("line", "kind", "words"), REFUSED)
 def test_it_refuses(line, kind, words, flavour, names):
-    with pytest.raises(kind, match=words):
+    with pytest.raises(kind, match=words or None):
         exec(line, names(flavour))
 
 
 @pytest.mark.parametrize(("line", "kind", "words"), TORCH_AIE_ONLY)
 def test_what_only_mindietorch_has(line, kind, words, names):
-    with pytest.raises(kind, match=words):
+    with pytest.raises(kind, match=words or None):
         exec(line, names("torch_aie"))
     exec(line, names("mindietorch"))
 

@@ -140,6 +140,16 @@ def _read_safetensors(path: str) -> tuple[dict[str, np.ndarray], dict]:
     return weights, description
 
 
+def metadata_of(description: dict) -> dict[str, str]:
+    """A description as the metadata of a safetensors file."""
+    return {METADATA_KEY: json.dumps(description, ensure_ascii=False)}
+
+
+def description_of(metadata: dict[str, str]) -> dict:
+    """What `metadata_of` was given."""
+    return json.loads(metadata[METADATA_KEY])
+
+
 def _check_shapes(path: str, found: dict[str, tuple], description: dict) -> None:
     """Every tensor that the settings imply is there with its shape, and no other."""
     shapes = Architecture(**description["architecture"]).shapes()
@@ -179,9 +189,8 @@ def main(argv=None) -> None:
     for name, values in weights.items():
         if not np.isfinite(values).all():
             raise UserError(f"{args.checkpoint}: tensor {name} holds NaN or infinity")
-    metadata = {METADATA_KEY: json.dumps(description, ensure_ascii=False)}
     with replacing(args.weights) as temporary:
-        temporary.write_bytes(save(weights, metadata))
+        temporary.write_bytes(save(weights, metadata_of(description)))
     parameters = sum(
         w.size for name, w in weights.items() if not name.endswith(("running_mean", "running_var"))
     )

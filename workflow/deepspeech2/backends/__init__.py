@@ -40,6 +40,7 @@ class Entry(NamedTuple):
 
 BACKENDS = {
     "torchscript": Entry("deepspeech2.backends.torchscript", "torchscript"),
+    "native": Entry("deepspeech2.backends.native", "weights"),
     "torch_aie": Entry("deepspeech2.backends.torch_aie", "torchscript", proven=False),
 }
 

@@ -1,0 +1,239 @@
+"""The backend `native`: the network in machine code made for this CPU, in fp32, bf16 or int8.
+
+It computes the frames that there are and no padding: utterances are taken in order of length, and
+drop out of the batch where they end. Each utterance's posteriors depend on nothing but itself, so
+they are the same bits at any batch size, padding and number of threads. The artefact has the
+weights as the kernels read them; the kernels' code is numba's, made when it is first used.
+
+int8: weights have a scale for each output, activations one for each frame (of the state too, at
+each step), and for each utterance in the convolutions. Sums are exact, and cells, normalisation
+and softmax are float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deepspeech2 import backends
+from deepspeech2.backends import Shape
+from deepspeech2.stage import UserError
+
+ARTEFACT = "weights.safetensors"
+TYPES = {"int8": np.uint8, "bf16": np.uint16, "fp32": np.float32}  # of activations
+KINDS = {"lstm": 0, "gru": 1, "rnn": 2}
+ALONE = 16  # utterances a thread from which on each computes its own, and none waits for others
+
+
+class Backend(backends.Backend):
+    """See the module."""
+
+    def check(self) -> None:
+        engine = self.engine
+        if engine.device != "cpu":
+            raise UserError(f"backend native serves the device cpu, not {engine.device!r}")
+        if engine.precision not in TYPES:
+            raise UserError(f"backend native computes {', '.join(TYPES)}, not {engine.precision!r}")
+        if engine.form != "static":
+            raise UserError("backend native has no form packed")
+
+    def prepare(self) -> None:
+        from deepspeech2 import kernels  # noqa: F401  it takes a second
+
+    def compile(self, source: Path, shapes: Sequence[Shape], folder: Path) -> dict[str, Any]:
+        from safetensors.numpy import save
+
+        from deepspeech2 import checkpoint, kernels, packing
+        from deepspeech2.architecture import Architecture
+
+        weights, description = checkpoint.read(source)
+        architecture = Architecture(**description["architecture"])
+        packed = packing.pack(weights, architecture, self.engine.precision)
+        text = checkpoint.metadata_of(description)
+        (folder / ARTEFACT).write_bytes(save(packed, text))
+        session = self.open(folder, 1)  # makes the kernels' code, which is kept
+        session.forward(session.upload(np.zeros((1, 1, architecture.bins, 1), "f4"), np.ones(1)))
+        return {"vnni": kernels.HAS_VNNI, "avx512_bf16": kernels.HAS_BF16}
+
+    def open(self, folder: Path, threads: int) -> backends.Session:
+        import safetensors
+
+        from deepspeech2 import checkpoint
+        from deepspeech2.architecture import Architecture
+
+        with safetensors.safe_open(folder / ARTEFACT, framework="numpy") as file:
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            description = checkpoint.description_of(file.metadata())
+        architecture = Architecture(**description["architecture"])
+        return Session(arrays, architecture, TYPES[self.engine.precision], threads)
+
+    def versions(self) -> dict[str, str]:
+        import llvmlite
+        import numba
+
+        return {"numba": numba.__version__, "llvmlite": llvmlite.__version__}
+
+
+class Work:
+    """Work space of one thread, kept from batch to batch."""
+
+    def __init__(self):
+        self._arrays: dict[str, np.ndarray] = {}
+
+    def get(self, name: str, size: int, dtype: Any) -> np.ndarray:
+        """An array of at least `size` elements; what is in it is left from before."""
+        found = self._arrays.get(name)
+        if found is None or len(found) < size:
+            found = self._arrays[name] = np.empty(size, dtype)
+        return found
+
+
+class Session(backends.Session):
+    """Runs the packed weights."""
+
+    def __init__(self, arrays, architecture, dtype, threads: int):
+        self.a, self.dtype, self.threads = architecture, dtype, threads
+        self.parts: dict[str, dict[str, np.ndarray]] = {}
+        for name, array in arrays.items():
+            part, _, key = name.rpartition(".")
+            self.parts.setdefault(part, {})[key] = array
+        self.units = -(-architecture.hidden_size // 16) * 16
+        self.pool = ThreadPoolExecutor(threads)
+        self.shared, self.own = Work(), [Work() for _ in range(threads)]
+
+    def upload(self, spectrograms: np.ndarray, lengths: np.ndarray) -> Any:
+        return spectrograms, np.asarray(lengths, np.int64)
+
+    def forward(self, batch: Any) -> Any:
+        spectrograms, self.given = batch
+        self.spectrograms = spectrograms
+        self.lengths = (self.given - 1) // 2 + 1
+        count = len(self.lengths)
+        self.starts = np.concatenate([[0], np.cumsum(self.lengths)])
+        rows = int(self.starts[-1])
+        self.inputs = self.a.rnn_input
+        # Threads may be in different layers at a time: the first has an input of its own.
+        self.x = [
+            self.shared.get(name, rows * size, self.dtype)[: rows * size]
+            for name, size in (("first", self.inputs), ("x", self.units))
+        ]
+        self.x_scale = self.shared.get("x_scale", rows, np.float32)[:rows]
+        sides = 1 + self.a.bidirectional
+        self.outs = [
+            self.shared.get(f"out{side}", rows * self.units, np.float32)[: rows * self.units]
+            .reshape(rows, self.units) for side in range(sides)
+        ]  # fmt: skip
+        self.result = np.zeros((count, int(self.lengths.max()), self.a.classes), np.float32)
+        order = np.argsort(-self.lengths, kind="stable")
+        if count >= ALONE * self.threads or self.threads == 1:
+            # Every thread takes its own utterances through the whole network.
+            self._together(self._whole, [order[n :: self.threads] for n in range(self.threads)])
+        else:
+            # Threads share the utterances, and the directions of a layer.
+            parts = [p for n in range(self.threads) if len(p := order[n :: self.threads])]
+            self._together(self._convolve, parts)
+            groups = max(1, -(-self.threads // sides))
+            teams = [p for n in range(groups) if len(p := order[n::groups])]
+            for number in range(self.a.hidden_layers):
+                if number:
+                    self._together(lambda p, w, n=number: self._between(n, p), parts)
+                jobs = [(side, team) for team in teams for side in range(sides)]
+                self._together(lambda job, w, n=number: self._layer(n, *job, w), jobs)
+            self._together(self._finish, parts)
+        return self.result, self.lengths.astype(np.int32)
+
+    def synchronize(self) -> None:
+        """The CPU computes in `forward`."""
+
+    def download(self, result: Any) -> tuple[np.ndarray, np.ndarray]:
+        return result
+
+    def close(self) -> None:
+        self.pool.shutdown()
+
+    def _together(self, function, jobs) -> None:
+        """Run function(job, work space) for all jobs, no more of them than threads at a time."""
+        if len(jobs) == 1 or self.threads == 1:
+            for job in jobs:
+                function(job, self.own[0])
+        else:
+            spaces = (self.own[n % self.threads] for n in range(len(jobs)))
+            list(self.pool.map(function, jobs, spaces))
+
+    def _whole(self, members, work) -> None:
+        self._convolve(members, work)
+        for number in range(self.a.hidden_layers):
+            if number:
+                self._between(number, members)
+            for side in range(1 + self.a.bidirectional):
+                self._layer(number, side, members, work)
+        self._finish(members, work)
+
+    def _convolve(self, members, work) -> None:
+        from deepspeech2 import kernels
+
+        bins = self.a.bins
+        one, two = self.parts["conv.0"], self.parts["conv.1"]
+        product = work.get("product", 384, np.int32 if self.dtype == np.uint8 else np.float32)
+        for b in members:
+            frames, start = int(self.lengths[b]), int(self.starts[b])
+            wide = -(-frames // 12) * 12
+            first = (bins - 1) // 2 + 1
+            x = self.x[0][start * self.inputs : (start + frames) * self.inputs]
+            kernels.convolutions(
+                self.spectrograms[b, 0, :, : self.given[b]], frames,
+                one["weights"], one["zero"], one["scale"], one["shift"],
+                two["weights"], two["zero"], two["scale"], two["shift"],
+                work.get("plane", (bins + 40) * (2 * wide + 12), self.dtype),
+                work.get("floats", first * wide * 32, np.float32),
+                work.get("plane_2", (first + 20) * (wide + 10) * 32, self.dtype),
+                work.get("after", frames * self.inputs, np.float32),
+                product, x, self.x_scale[start : start + frames],
+            )  # fmt: skip
+
+    def _layer(self, number: int, side: int, members, work) -> None:
+        from deepspeech2 import kernels
+
+        p = self.parts[f"rnn.{number}.{side}"]
+        n, width = len(members), 4 * self.units
+        ahead = work.get("ahead", (kernels.CHUNK + n) * width, np.float32)
+        kernels.layer(
+            KINDS[self.a.rnn_type], side, members, self.lengths, self.starts,
+            self.x[number > 0], self.x_scale, self.units,
+            p["w_in"], p["in_zero"], p["in_scale"], p["bias"],
+            p["w_rec"], p["rec_zero"], p["rec_scale"],
+            ahead[: (kernels.CHUNK + n) * width].reshape(-1, width),
+            work.get("hidden", n * self.units, self.dtype),
+            work.get("state", n * self.units, np.float32)[: n * self.units].reshape(n, -1),
+            work.get("product", 384, np.int32 if self.dtype == np.uint8 else np.float32),
+            self.outs[side],
+        )  # fmt: skip
+
+    def _between(self, number: int, members) -> None:
+        from deepspeech2 import kernels
+
+        p = self.parts[f"between.{number}"]
+        for b in members:
+            first = int(self.starts[b])
+            kernels.between(
+                first, first + int(self.lengths[b]), self.outs[0], self.outs[-1],
+                self.a.bidirectional, p["scale"], p["shift"], self.x[1], self.x_scale,
+            )  # fmt: skip
+
+    def _finish(self, members, work) -> None:
+        from deepspeech2 import kernels
+
+        p = self.parts["head"]
+        for b in members:
+            first = int(self.starts[b])
+            last = first + int(self.lengths[b])
+            if not self.a.bidirectional:
+                kernels.look_ahead(first, last, self.outs[0], self.parts["look_ahead"]["weights"])
+            kernels.head(
+                first, last, self.outs[0], self.outs[-1], self.a.bidirectional,
+                p["weights"], p["bias"], self.a.classes, self.result[b],
+            )  # fmt: skip

@@ -93,6 +93,15 @@ def test_the_doctor_speaks_to_people_and_programs(tmp_path):
     assert_one_line_error(failed, "torch_aie cannot run", "Python 3.9", "CANN 7.0", "README")
 
 
+def test_the_doctor_is_asked_for_the_device_of_an_engine():
+    """A GPU that is missing matters only to whoever names one."""
+    data = json.loads(run_stage("doctor", "--json").stdout)["backends"][0]
+    assert data["missing"] == [] and "cuda" in data["doubts"][0]
+    assert run_stage("doctor", "--require", "torchscript", "--device", "cpu").returncode == 0
+    failed = run_stage("doctor", "--require", "torchscript", "--device", "cuda:64")
+    assert_one_line_error(failed, "torchscript cannot run", "torch ")
+
+
 def test_the_doctor_runs_without_any_package():
     """-S -I: the standard library alone, as in a Python where nothing was installed."""
     code = (

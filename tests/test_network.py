@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 import torch
-from deepspeech2 import backends, export, network
+from deepspeech2 import backends, cuda, export, network
 from deepspeech2.architecture import Architecture, output_frames
 from deepspeech2.backends import Engine, Shape
 from deepspeech2.stage import UserError
-from helpers import TINY, tiny_description, tiny_weights
+from helpers import TINY, tiny_description, tiny_weights, write_safetensors
 from safetensors.numpy import save_file
 from torch import nn
 
@@ -163,15 +163,86 @@ def test_a_session_keeps_the_order_of_unsorted_input(exported, tmp_path, form):
     ("change", "word"),
     [
         ({"backend": "tensorrt"}, "torchscript"),
-        ({"device": "cuda:0"}, "'cuda:0'"),
-        ({"precision": "int8"}, "'int8'"),
+        ({"device": "npu:0"}, "'npu:0'"),
+        ({"device": "cuda:0:1"}, "'cuda:0:1'"),
+        ({"precision": "int8"}, "fp32 or bf16 on cpu, not 'int8'"),
+        ({"precision": "fp16"}, "fp32 or bf16 on cpu, not 'fp16'"),
+        ({"device": "cuda", "precision": "int8"}, "fp32 or fp16 or bf16 on cuda, not 'int8'"),
         ({"options": {"speed": 11}}, "'speed'"),
+        ({"options": {"tf32": True}}, "no option 'tf32'; known are: none"),
+        ({"device": "cuda", "options": {"tf32": 1}}, "tf32 must be true or false, not 1"),
+        ({"device": "cuda", "precision": "fp16", "options": {"tf32": True}}, "tf32 is a way to"),
+        ({"device": "cuda", "form": "packed", "options": {"cuda_graphs": True}}, "form static"),
+        ({"device": "cuda", "padding": "batch", "options": {"cuda_graphs": True}}, "buckets"),
     ],
 )
 def test_engines_that_cannot_be_served_are_refused(change, word):
     engine = Engine("torchscript", "cpu", "fp32", "static", "longest", {})._replace(**change)
     with pytest.raises(UserError, match=word):
         backends.create(engine)
+
+
+def write_model(folder, architecture=TINY):
+    """A model as the stage `checkpoint` writes it; the path of its weights."""
+    return write_safetensors(folder / "model.safetensors", architecture)
+
+
+@pytest.mark.parametrize("form", network.FORMS)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_bf16_is_near_the_eager_network(tmp_path, architecture, form):
+    """From the weights, at any shape, unsorted; out comes float32 with sums of one."""
+    session = open_session(
+        write_model(tmp_path, architecture), tmp_path / "artefact", precision="bf16", form=form
+    )
+    for size, frames in ((5, 120), (1, 33)):
+        x, lengths = batch(size, frames, architecture.bins, ordered=False)
+        x, lengths = x.flip(0), lengths.flip(0)
+        probabilities, out = run(session, x, lengths)
+        assert probabilities.dtype == np.float32 and out.dtype == np.int32
+        assert out.tolist() == [output_frames(int(n)) for n in lengths]
+        packed = make(architecture, "packed")
+        for row, length in enumerate(lengths):
+            alone = valid(packed(x[row : row + 1, ..., :length], lengths[row : row + 1]))[0]
+            found = probabilities[row, : out[row]]
+            np.testing.assert_allclose(found, alone, atol=0.02)
+            np.testing.assert_allclose(found.sum(-1), 1, atol=1e-5)
+            assert float(np.abs(found - alone.numpy()).max()) > 1e-7  # it is another precision
+
+
+def test_what_stays_float32(tmp_path):
+    net = network.load_alone(write_model(tmp_path), "static", torch.bfloat16)
+    kept = {name for name, x in net.state_dict().items() if x.dtype == torch.float32}
+    norms = {name for name in net.state_dict() if "norm" in name or "module.1." in name}
+    assert "rnns.1.rnn.weight_hh_l0" not in kept and "conv.seq_module.0.weight" not in kept
+    assert "fc.0.module.1.weight" in kept and "rnns.1.batch_norm.module.running_var" in kept
+    assert {n for n in norms if not n.endswith("tracked")} <= kept
+
+
+def test_an_engine_starts_from_what_has_its_precision():
+    engine = Engine("torchscript", "cpu", "fp32", "static", "longest", {})
+    assert backends.create(engine).source == "torchscript"
+    for change in ({"precision": "bf16"}, {"device": "cuda"}, {"device": "cuda:1"}):
+        assert backends.create(engine._replace(**change)).source == "weights"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("device", ["cuda", "cuda:3"])
+def test_without_a_gpu_an_engine_of_one_says_so(device):
+    backend = backends.create(Engine("torchscript", device, "fp16", "static", "longest", {}))
+    with pytest.raises(UserError, match=f"device {device}: torch .*CUDA"):
+        backend.prepare()
+
+
+def test_why_cuda_cannot_be_used(monkeypatch):
+    monkeypatch.setattr(torch.version, "cuda", None)
+    assert "was built without CUDA; install" in cuda.missing("cuda:0")
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert "new enough for CUDA 13.0?" in cuda.missing("cuda:0")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert cuda.missing("cuda:2") == "there is no device cuda:2: torch finds 2, counted from cuda:0"
+    assert cuda.missing("cuda:1") is cuda.missing("cuda") is cuda.missing() is None
 
 
 def test_load_refuses_altered_weights(tmp_path):

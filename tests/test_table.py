@@ -140,6 +140,24 @@ def test_whole_numbers_stay_whole_beside_missing_ones(tmp_path):
     assert (gpu["unseen_utterances"], cpu["unseen_utterances"]) == ("65", "")
 
 
+@pytest.mark.parametrize(
+    ("backend", "device", "told"),
+    [
+        ("torchscript", "cpu", False),
+        ("torchscript", "cuda:0", True),
+        ("torch_aie", "npu:1", True),
+        ("somebody_elses", "cpu", False),
+    ],
+)
+def test_devices_that_the_authors_never_had_are_told(tmp_path, backend, device, told):
+    engine = {"backend": backend, "device": device, "options": {}}
+    build(tmp_path, [write_row(tmp_path, "d/m/e/bs1", timing={"engine": engine})])
+    line = (
+        f"Engine e: whoever wrote its backend {backend} had no hardware for it (device {device[:3]}"
+    )
+    assert (line in (tmp_path / "table.md").read_text().replace("\\", "")) == told
+
+
 def test_coverage_is_told_once_for_all_rows_that_have_it(tmp_path):
     rows = [write_row(tmp_path, f"d/m/e/bs{n}") for n in (1, 2)]
     less = {"coverage": {"scored": 129, "of": 131, "empty": 0}}

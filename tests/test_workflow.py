@@ -226,6 +226,34 @@ def test_stages_run_by_another_interpreter(project):
     assert (project / "results/models/tiny/cpu-fp32/static.json").exists()
 
 
+def test_another_precision_starts_from_the_weights(project):
+    """No trace is exported that nothing reads, and the row is near the plain network's."""
+    run = {"datasets": ["own"], "models": ["tiny"], "engines": ["cpu-bf16"], "batch_sizes": [2]}
+    options = configure(project, run=run)
+    jobs = planned(project, *options)
+    assert "export_torchscript" not in jobs and len(jobs["compile"]) == 2  # and single_stream's
+    snakemake(project, *options, "--", "results/own/tiny/cpu-bf16/bs2/record.json")
+    found = record.read(project / "results", "own/tiny/cpu-bf16/bs2")
+    assert found["configuration"]["engine"]["precision"] == "bf16"
+    assert 0 < found["agreement"]["largest_posterior_difference"] < 0.02
+    index = project / "results/own/tiny/cpu-bf16/bs2/compiled.json"
+    assert json.loads(index.read_text())["files"].keys() == {"model.pt"}
+
+
+def test_without_cuda_the_run_stops_before_any_work(project):
+    """And a plan needs no GPU."""
+    torch = pytest.importorskip("torch")
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    run = {"datasets": ["own"], "models": ["tiny"], "engines": ["cpu-fp32", "cuda-fp16"]}
+    options = configure(project, run={**run, "batch_sizes": [1]})
+    assert "results/own/tiny/cuda-fp16/bs1/compiled" in planned(project, *options)["compile"]
+    text = fails(project, *options)
+    (line,) = [line for line in text.splitlines() if "CUDA" in line]
+    assert line.startswith("engines.cuda-fp16: backend torchscript cannot run: torch ")
+    assert not (project / "results").exists() or not list((project / "results").glob("*/*/*"))
+
+
 def test_accuracy_files_are_the_same_bytes_in_any_checkout(tmp_path):
     """Whatever the folder and the order of hashes; then the guide's text files, where asked for."""
     names = (

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+METADATA_KEY = "deepspeech2"  # of the description in our safetensors
 CHANNELS = 32
 KERNELS = ((41, 11), (21, 11))  # bins, frames
 STRIDES = ((2, 2), (2, 1))

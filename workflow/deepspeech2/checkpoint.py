@@ -16,12 +16,11 @@ import safetensors
 from safetensors.numpy import save
 
 from deepspeech2 import inert_pickle, labels, stage
-from deepspeech2.architecture import GATES, WINDOWS, Architecture, Spectrogram
+from deepspeech2.architecture import GATES, METADATA_KEY, WINDOWS, Architecture, Spectrogram
 from deepspeech2.audio import SAMPLE_RATE
 from deepspeech2.files import replacing, sha256, write_json
 from deepspeech2.stage import UserError, log
 
-METADATA_KEY = "deepspeech2"  # of the description in our safetensors
 COUNTER = ".num_batches_tracked"  # BatchNorm's; inference does not use it
 
 

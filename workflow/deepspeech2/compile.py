@@ -48,9 +48,9 @@ def main(argv=None) -> None:
 
     engine = backends.from_arguments(args)
     backend = backends.create(engine)
-    files.require_unaltered(
-        args.source, files.read_json(args.source_index)["sha256"], args.source_index
-    )
+    source = files.read_json(args.source_index)
+    expected = source["weights_sha256" if backend.source == "weights" else "sha256"]
+    files.require_unaltered(args.source, expected, args.source_index)
     features = FeatureSet("", args.features)  # only what the index says
     found = widths(features, args.batch_size, engine.buckets or engine.padding)
     shapes = [backends.Shape(args.batch_size, features.bins, frames) for frames in found]

@@ -2,7 +2,7 @@
 
 Run it with the interpreter that is to run an engine: each has its own packages. It needs nothing
 but that interpreter, so it runs where everything else is missing. --json is for programs, and
---require BACKEND ends with status 1 and one line where that backend cannot run.
+--require BACKEND ends with status 1 and one line where that backend cannot run (on --device).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import re
 import sys
 from typing import Any, NamedTuple
 
-from deepspeech2 import ascend, stage
+from deepspeech2 import ascend, cuda, stage
 from deepspeech2.stage import UserError
 
 # What the stages import that an engine's interpreter runs, by the names of their distributions.
@@ -43,13 +43,28 @@ def _spec(name: str) -> bool:
     return importlib.util.find_spec(name) is not None
 
 
-def torchscript() -> Finding:
-    """The CPU, through torch."""
+def torchscript(device: str | None = None) -> Finding:
+    """The CPU and GPUs, through torch. What a GPU lacks is missing only where `device` is one."""
     found, missing = _packages()
-    return Finding("torchscript", {**found, "cpu": f"{os.cpu_count()} cores"}, missing, [])
+    found["cpu"] = f"{os.cpu_count()} cores"
+    doubts = []
+    if "torch" in found:
+        try:
+            lacking = cuda.missing("cuda" if device in (None, "cpu") else device)
+            found.update({**cuda.versions(), **cuda.devices()})
+        except Exception as error:  # a numpy that does not fit, a library that is not there
+            missing.append(f"torch is installed but cannot be used ({error})")
+        else:
+            if lacking and device in (None, "cpu"):
+                doubts.append(f"no engine with device cuda can run: {lacking}")
+            elif lacking:
+                missing.append(lacking)
+            if not lacking:
+                doubts.append("whoever wrote device cuda had no GPU, and has never run it")
+    return Finding("torchscript", found, missing, doubts)
 
 
-def torch_aie() -> Finding:
+def torch_aie(device: str | None = None) -> Finding:
     """Ascend NPUs: plugin, CANN, driver, devices, and whether their versions go together."""
     found, missing = _packages()
     doubts = []
@@ -128,10 +143,11 @@ def main(argv=None) -> None:
     kind.add_argument(
         "--require", choices=BACKENDS, help="end with status 1 and one line where it cannot run"
     )
+    parser.add_argument("--device", help="of an engine, for --require")
     args = stage.parse(parser, argv)
 
     if args.require:
-        missing = BACKENDS[args.require]().missing
+        missing = BACKENDS[args.require](args.device).missing
         if missing:
             raise UserError(f"backend {args.require} cannot run: {'; '.join(missing)}")
         return

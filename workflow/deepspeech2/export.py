@@ -16,8 +16,11 @@ from deepspeech2.stage import log
 TRACE_LENGTHS = (129, 96)  # frames; two utterances, so that neither axis is traced as a one
 
 
-def trace(net: network.DeepSpeech2) -> torch.jit.ScriptModule:
-    """The network as TorchScript: (B, 1, bins, T) float32 and (B,) int32 as the network itself."""
+def trace(net: network.DeepSpeech2, device: str = "cpu") -> torch.jit.ScriptModule:
+    """The network as TorchScript: (B, 1, bins, T) float32 and (B,) int32 as the network itself.
+
+    `device` is where the network is; the trace runs only there.
+    """
     generator = torch.Generator().manual_seed(0)
     lengths = torch.tensor(TRACE_LENGTHS, dtype=torch.int32)
     shape = (len(TRACE_LENGTHS), 1, net.architecture.bins, max(TRACE_LENGTHS))
@@ -27,7 +30,8 @@ def trace(net: network.DeepSpeech2) -> torch.jit.ScriptModule:
         warnings.filterwarnings("ignore", ".*torch.jit.* is deprecated", DeprecationWarning)
         # Packing checks its lengths in Python; the check is not needed in the trace.
         warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
-        return torch.jit.trace(net, (example, lengths), check_trace=False)
+        inputs = example.to(device), lengths.to(device)
+        return torch.jit.trace(net, inputs, check_trace=False)
 
 
 def main(argv=None) -> None:

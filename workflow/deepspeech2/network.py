@@ -12,6 +12,7 @@ with tensor operations, so that a trace masks like the eager network at any leng
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,14 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from deepspeech2.architecture import CHANNELS, KERNELS, PADDINGS, STRIDES, Architecture
+from deepspeech2.architecture import (
+    CHANNELS,
+    KERNELS,
+    METADATA_KEY,
+    PADDINGS,
+    STRIDES,
+    Architecture,
+)
 from deepspeech2.files import read_json, require_unaltered
 
 FORMS = ("static", "packed")
@@ -95,9 +103,11 @@ class DeepSpeech2(nn.Module):
             x = self._static_layers(x, lengths, frames, keep)
         if not self.architecture.bidirectional:
             x = self._look_ahead(x)
+        return self._classes(x), lengths
+
+    def _classes(self, x: Tensor) -> Tensor:
         norm, linear = self.fc[0].module
-        x = linear(self._drop(_over_features(norm, x)))
-        return x, lengths
+        return linear(self._drop(_over_features(norm, x)))
 
     def _packed_layers(self, x: Tensor, lengths: Tensor) -> Tensor:
         for holder in self.rnns:
@@ -161,11 +171,46 @@ def _over_features(norm: nn.BatchNorm1d, x: Tensor) -> Tensor:
     return norm(x.flatten(0, 1)).view(x.size(0), x.size(1), x.size(2))
 
 
+class HalfPrecision(DeepSpeech2):
+    """The network in float16 or bfloat16, with float32 in and out.
+
+    Batch normalisation, the last layer and the softmax stay float32: they cost next to nothing, and
+    a score near 20 would be rounded to 1/16 in bfloat16.
+    """
+
+    def to_precision(self, dtype: torch.dtype) -> HalfPrecision:
+        self.to(dtype)
+        for module in self.modules():
+            if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
+                module.float()
+        self.fc.float()
+        return self
+
+    def forward(self, spectrograms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        return super().forward(spectrograms.to(self.conv.seq_module[0].weight.dtype), lengths)
+
+    def _classes(self, x: Tensor) -> Tensor:
+        return super()._classes(x.float())
+
+
 def load(weights: str | Path, model: str | Path, form: str) -> DeepSpeech2:
     """The network of a model (safetensors and description), ready for inference."""
     description = read_json(model)
     require_unaltered(weights, description["weights_sha256"], model)
-    network = DeepSpeech2(Architecture(**description["architecture"]), form)
+    return _filled(DeepSpeech2(Architecture(**description["architecture"]), form), weights)
+
+
+def load_alone(weights: str | Path, form: str, dtype: torch.dtype = torch.float32) -> DeepSpeech2:
+    """The network of a model by its safetensors alone, whose metadata describe it."""
+    with safetensors.safe_open(str(weights), framework="pt") as file:
+        description = json.loads(file.metadata()[METADATA_KEY])
+    architecture = Architecture(**description["architecture"])
+    if dtype == torch.float32:
+        return _filled(DeepSpeech2(architecture, form), weights)
+    return _filled(HalfPrecision(architecture, form), weights).to_precision(dtype)
+
+
+def _filled(network: DeepSpeech2, weights: str | Path) -> Any:
     state: dict[str, Tensor] = safetensors.torch.load_file(str(weights))
     counters = {k: v for k, v in network.state_dict().items() if k.endswith("num_batches_tracked")}
     network.load_state_dict({**counters, **state})

@@ -222,11 +222,12 @@ def notes(rows: pd.DataFrame, remarks: Iterable[str]) -> list[str]:
     if (rows["verdict"] == "FAKE").any():
         lines.append("FAKE: computed by a stand-in for a device; no figure of these rows is real.")
     for engine, settings in rows[["engine", "engine_settings"]].drop_duplicates().to_numpy():
-        backend = (settings or "").partition(" ")[0].partition("=")[2]
-        if backend in BACKENDS and not BACKENDS[backend].proven:
+        found = re.match(r"backend=(\S+) device=([a-z]+)", settings or "")
+        backend, device = found.groups() if found else ("", "")
+        if backend in BACKENDS and device not in BACKENDS[backend].proven:
             lines.append(
-                f"Engine {engine}: whoever wrote its backend {backend} had no hardware for it, and "
-                "has never run it there."
+                f"Engine {engine}: whoever wrote its backend {backend} had no hardware for it "
+                f"(device {device}), and has never run it there."
             )
     for row in rows[rows["left_to_torch"].astype(bool)].itertuples():
         where = f"{row.dataset}/{row.model}/{row.engine} at batch size {row.batch_size}"

@@ -100,19 +100,19 @@ def alone(threads):
 
 
 def preflight():
-    """Stop before any work where an engine cannot run: its interpreter lacks what it needs.
+    """Stop before any work where an engine cannot run: its interpreter or machine lacks something.
 
-    Engines of the CPU in the workflow's own interpreter have nothing that could be missing.
+    torch on the CPU, in the workflow's own interpreter, has nothing that could be missing.
     """
     planned = {job.wildcards.get("engine") for job in workflow.dag.needrun_jobs()} - {None}
     programs = {}
     for name in sorted(planned):
         engine = ENGINES[name]
-        if engine["backend"] != "torchscript" or engine["python"] is not None:
+        if (engine["backend"], engine["device"], engine["python"]) != ("torchscript", "cpu", None):
             python = engine["python"] or sys.executable
-            programs.setdefault((python, engine["backend"]), name)
-    for (python, backend), name in programs.items():
-        command = [python, "-m", "deepspeech2.doctor", "--require", backend]
+            programs.setdefault((python, engine["backend"], engine["device"]), name)
+    for (python, backend, device), name in programs.items():
+        command = [python, "-m", "deepspeech2.doctor", "--require", backend, "--device", device]
         place = {"PYTHONPATH": str(Path(workflow.basedir) / "workflow"), "PYTHONSAFEPATH": "1"}
         try:
             done = subprocess.run(
@@ -233,22 +233,23 @@ def training_manifests(part):
 
 def exported_model(wildcards):
     """The export of the model that an engine starts from, and its index."""
-    engine = ENGINES[wildcards.engine]
-    source = backends.BACKENDS[engine["backend"]].source
-    base = f"results/models/{wildcards.model}"
-    if source == "weights":
-        return {"source": f"{base}/model.safetensors", "source_index": f"{base}/model.json"}
-    stem = f"{base}/{torchscript_of(wildcards.engine)}"
-    return {"source": f"{stem}.pt", "source_index": f"{stem}.json"}
+    paths = [f"results/models/{wildcards.model}/{name}" for name in export_of(wildcards.engine)]
+    return dict(zip(("source", "source_index"), paths))
 
 
-def torchscript_of(engine):
-    """The stem of the trace that an engine starts from: its own, if it has its own interpreter.
+def export_of(name):
+    """File and index, in the model's folder, of what an engine starts from.
 
-    A trace that another version of torch wrote may not load there.
+    A trace is the engine's own if it has its own interpreter: one that another version of torch
+    wrote may not load there.
     """
-    form = ENGINES[engine]["form"]
-    return f"torchscript_{form}" if ENGINES[engine]["python"] is None else f"{engine}/{form}"
+    engine = ENGINES[name]
+    settings = {key: engine[key] for key in backends.Engine._fields}
+    if backends.create(backends.Engine(**settings)).source == "weights":
+        return "model.safetensors", "model.json"
+    form = engine["form"]
+    stem = f"torchscript_{form}" if engine["python"] is None else f"{name}/{form}"
+    return f"{stem}.pt", f"{stem}.json"
 
 
 def splits(dataset):
@@ -334,7 +335,7 @@ def published_options():
 
 def intermediates():
     """Every cached file of the selection."""
-    exports = {torchscript_of(name) for name in RUN["engines"]}
+    exports = {file for name in RUN["engines"] for file in export_of(name)}
     return (
         manifests()
         + features()
@@ -346,8 +347,7 @@ def intermediates():
         + expand(
             "results/models/{model}/{file}",
             model=RUN["models"],
-            file=["model.safetensors", "model.json"]
-            + [f"{export}.{suffix}" for export in sorted(exports) for suffix in ("pt", "json")],
+            file=sorted({"model.safetensors", "model.json", *exports}),
         )
         + expand(
             "results/{dataset}/{model}/eager/{file}",

@@ -27,21 +27,19 @@ SOURCES = ("torchscript", "onnx", "weights")
 
 
 class Entry(NamedTuple):
-    """Where a backend lives, and which export of the model it starts from (of SOURCES).
+    """Where a backend lives, and the kinds of devices on which its authors have ever run it.
 
-    `proven` says whether its authors have ever run it on the hardware that it is for. The table
-    says so where not.
+    The table says so of every engine with another device.
     """
 
     module: str
-    source: str
-    proven: bool = True
+    proven: Sequence[str] = ("cpu",)
 
 
 BACKENDS = {
-    "torchscript": Entry("deepspeech2.backends.torchscript", "torchscript"),
-    "native": Entry("deepspeech2.backends.native", "weights"),
-    "torch_aie": Entry("deepspeech2.backends.torch_aie", "torchscript", proven=False),
+    "torchscript": Entry("deepspeech2.backends.torchscript"),
+    "native": Entry("deepspeech2.backends.native"),
+    "torch_aie": Entry("deepspeech2.backends.torch_aie", proven=()),
 }
 
 
@@ -110,6 +108,16 @@ class Backend(abc.ABC):
     def __init__(self, engine: Engine):
         self.engine = engine
 
+    @property
+    def source(self) -> str:
+        """Which export of the model it starts from (of SOURCES)."""
+        return "torchscript"
+
+    @classmethod
+    def options_on(cls, device: str) -> dict[str, Any]:
+        """Those of the backend's own settings that `device` has."""
+        return cls.options
+
     @abc.abstractmethod
     def check(self) -> None:
         """Raise `UserError` where the engine's settings cannot be served. Looks at no device."""
@@ -139,9 +147,10 @@ def create(engine: Engine) -> Backend:
     if engine.backend not in BACKENDS:
         raise UserError(f"unknown backend {engine.backend!r}; known are: {', '.join(BACKENDS)}")
     made = importlib.import_module(BACKENDS[engine.backend].module).Backend
+    options = made.options_on(engine.device)
     for name in engine.options:
-        if name not in made.options:
-            known = ", ".join(made.options) or "none"
+        if name not in options:
+            known = ", ".join(options) or "none"
             raise UserError(f"backend {engine.backend} has no option {name!r}; known are: {known}")
     backend = made(engine)
     backend.check()
@@ -153,11 +162,12 @@ def completed(entry: dict[str, Any]) -> dict[str, Any]:
     if entry["backend"] not in BACKENDS:
         raise UserError(f"unknown backend {entry['backend']!r}; known are: {', '.join(BACKENDS)}")
     made = importlib.import_module(BACKENDS[entry["backend"]].module).Backend
+    device = entry["device"] or made.device
     return {
         **entry,
-        "device": entry["device"] or made.device,
+        "device": device,
         "precision": entry["precision"] or made.precision,
-        "options": {**made.options, **entry["options"]},
+        "options": {**made.options_on(device), **entry["options"]},
     }
 
 

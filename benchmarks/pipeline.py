@@ -122,7 +122,7 @@ def main() -> None:
                 "--artefact", out / "compiled", "--index", out / "compiled.json",
             ]  # fmt: skip
             run(command, folder)
-            threads = ["--threads", args.cores]
+            threads = ["--processes", args.cores]
             results = ["--posteriors", out / "p.bin", "--index", out / "p.json"]
             command = ["deepspeech2.posteriors", *features, *engine, *threads, *results]
             memory["posteriors"].append(run(command, folder)[1])

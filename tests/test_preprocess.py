@@ -1,6 +1,7 @@
 """Features: layout, order, values against a float64 computation, and bad input."""
 
 import json
+import os
 import sys
 from types import SimpleNamespace
 
@@ -8,9 +9,9 @@ import numpy as np
 import pytest
 import soundfile
 from deepspeech2 import audio, features, labels
-from deepspeech2.architecture import Spectrogram
+from deepspeech2.architecture import WINDOWS, Spectrogram
 from deepspeech2.features import FeatureSet, assemble
-from deepspeech2.spectrogram import compute
+from deepspeech2.spectrogram import compute, stft
 from deepspeech2.stage import UserError
 from helpers import (
     LABELS,
@@ -51,13 +52,42 @@ def float64_features(samples):
     return (features - features.mean()) / features.std(ddof=1)
 
 
-@pytest.mark.filterwarnings("ignore:n_fft=320 is too large")
 @pytest.mark.parametrize("count", [161, 321, 1601, 16001])
 def test_spectrogram_against_float64(count):
     samples = tone(2)[:count]
     found = compute(samples, Spectrogram())
     assert found.dtype == np.float32 and found.shape == (161, 1 + count // 160)
     np.testing.assert_allclose(found, float64_features(samples), atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:n_fft=.* is too large")
+@pytest.mark.parametrize("window", WINDOWS)
+def test_spectrogram_is_librosas_bit_for_bit(window):
+    librosa = pytest.importorskip("librosa")
+    # Windows that overlap by half, by more, by no whole number, and not at all.
+    for size, stride in ((0.02, 0.01), (0.032, 0.008), (0.025, 0.01), (0.0125, 0.0125)):
+        settings = Spectrogram(16000, size, stride, window)
+        for count in (settings.n_fft // 2 + 1, 319, 320, 321, 480, 8000, 8001, 8159, 24000):
+            samples = tone(2)[:count]
+            expected = librosa.stft(
+                samples, n_fft=settings.n_fft, hop_length=settings.hop, window=window,
+                pad_mode="reflect",
+            )  # fmt: skip
+            np.testing.assert_array_equal(stft(samples, settings).T, expected)
+            features = np.log1p(np.abs(expected))
+            features -= np.float32(features.mean(dtype="f8"))
+            features /= np.float32(features.std(ddof=1, dtype="f8"))
+            np.testing.assert_array_equal(compute(samples, settings), features)
+
+
+def test_preprocessing_needs_no_librosa(tmp_path):
+    """Importing it takes seconds."""
+    folder = write_folder(tmp_path / "set")
+    (tmp_path / "librosa.py").write_text("raise SystemExit('imported')")
+    places = os.environ["PYTHONPATH"], str(tmp_path)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(places)}
+    result = preprocess(folder, tmp_path / "out", env=environment)
+    assert result.returncode == 0, result.stderr
 
 
 def test_the_last_frame_of_whole_hops_deviates_as_in_librosa():

@@ -171,6 +171,18 @@ def test_an_id_cannot_choose_where_files_are_written(tmp_path, name):
         assert ids("manifest", manifest) == [("u0", "YES")]
 
 
+@pytest.mark.parametrize("name", ["sub/..", "sub/../../set.wav", "out/u0.wav", "/u0.wav"])
+def test_manifest_paths_that_leave_its_root_are_refused(tmp_path, name):
+    folder = write_folder(tmp_path / "set")
+    (folder / "sub").mkdir()
+    (folder / "out").symlink_to(tmp_path)
+    manifest = folder / "m.json"
+    samples = [{"wav_path": path, "transcript_path": "u0.txt"} for path in ("u0.wav", name)]
+    manifest.write_text(json.dumps({"root_path": ".", "samples": samples}))
+    with pytest.raises(UserError, match=r"samples\[1\].*leads outside"):
+        recordings.read_manifest(manifest)
+
+
 @pytest.mark.parametrize("name", ["a\0b.wav", "loop.wav"])
 def test_paths_that_no_system_can_open(tmp_path, name):
     (tmp_path / "loop.wav").symlink_to("loop.wav")

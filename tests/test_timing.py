@@ -429,10 +429,10 @@ def test_load_before_the_run_is_looked_for_long_enough(monkeypatch):
 )
 def test_short_load_before_the_run_is_waited_for(loads, last, looks):
     class Load:
-        seen = 0
+        seen = starts = 0
 
         def start(self):
-            pass
+            self.starts += 1
 
         def share(self, seconds):
             assert seconds == timing.LOOK_SECONDS
@@ -441,6 +441,7 @@ def test_short_load_before_the_run_is_waited_for(loads, last, looks):
 
     load = Load()
     assert timing.quiet(load, 0.1) == last and load.seen == looks
+    assert load.starts == looks - 1  # the first look was under way since the stage's start
 
 
 def test_load_of_other_processes_is_seen():

@@ -15,7 +15,7 @@ from typing import Any
 
 from deepspeech2.stage import UserError
 
-CHUNK = 1 << 20  # bytes
+CHUNK = 1 << 16  # bytes
 
 
 @contextlib.contextmanager

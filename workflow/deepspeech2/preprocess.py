@@ -20,6 +20,9 @@ from deepspeech2 import audio, files, labels, recordings, spectrogram, stage
 from deepspeech2.architecture import Spectrogram
 from deepspeech2.stage import UserError, log
 
+KEPT = 1 << 24  # bytes
+CHUNK = 32  # utterances that a process gets at a time
+
 
 class Prepared(NamedTuple):
     """What the first pass finds out about an utterance."""
@@ -59,16 +62,15 @@ def inspect(job) -> Prepared:
 
 def write_features(job) -> str:
     """Second pass: write one utterance's `.bin` files; returns the spectrogram's SHA-256."""
-    prepared, number, frames_max, folder, settings = job
-    samples = audio.to_float(audio.read(prepared.sample.wav).samples)
-    features = spectrogram.compute(samples, settings)
-    padded = np.zeros((settings.bins, frames_max), np.float32)
-    padded[:, : features.shape[1]] = features
-    data = padded.tobytes()
-    (folder / "spect" / f"data{number}.bin").write_bytes(data)
-    size = np.array([prepared.frames], np.int32).tobytes()
-    (folder / "sizes" / f"data{number}.bin").write_bytes(size)
-    return files.sha256_bytes(data)
+    wav, number, frames_max, folder, settings = job
+    features = spectrogram.compute(audio.to_float(audio.read(wav).samples), settings)
+    frames = features.shape[1]
+    padded = np.empty((settings.bins, frames_max), np.float32)
+    padded[:, :frames] = features
+    padded[:, frames:] = 0
+    (folder / "spect" / f"data{number}.bin").write_bytes(padded)
+    (folder / "sizes" / f"data{number}.bin").write_bytes(np.int32(frames))
+    return files.sha256_bytes(padded)
 
 
 def preprocess(settings: Settings, folder: Path, processes: int) -> dict:
@@ -76,10 +78,15 @@ def preprocess(settings: Settings, folder: Path, processes: int) -> dict:
     samples = recordings.read_manifest(settings.manifest)
     if not samples:
         raise UserError(f"{settings.manifest}: lists no utterances")
+    # Once a block of this size was freed, glibc keeps the processes' smaller ones at hand, instead
+    # of giving each back to the system and having it cleared anew.
+    np.empty(KEPT, np.uint8)
     with ProcessPoolExecutor(processes) as pool:
         jobs = ((sample, settings) for sample in samples)
-        # No chunks: a worker's error then names the first bad utterance, whatever `processes` is.
-        found = stage.progress(pool.map(inspect, jobs), len(samples), "inspect", "utterance")
+        # Chunks come back in order: an error names the first bad utterance, whatever their size.
+        chunk = min(CHUNK, -(-len(samples) // processes))
+        inspected = pool.map(inspect, jobs, chunksize=chunk)
+        found = stage.progress(inspected, len(samples), "inspect", "utterance")
         prepared = sorted(found, key=lambda p: (-p.frames, p.sample.id))
         given = {sample.id: number for number, sample in enumerate(samples)}
         for first, second in zip(prepared, prepared[1:]):
@@ -93,10 +100,10 @@ def preprocess(settings: Settings, folder: Path, processes: int) -> dict:
         (folder / "spect").mkdir()
         (folder / "sizes").mkdir()
         jobs = (
-            (p, number, frames_max, folder, settings.spectrogram)
+            (p.sample.wav, number, frames_max, folder, settings.spectrogram)
             for number, p in enumerate(prepared, 1)
         )
-        written = pool.map(write_features, jobs)
+        written = pool.map(write_features, jobs, chunksize=chunk)
         hashes = list(stage.progress(written, len(prepared), "preprocess", "utterance"))
     texts = {
         "sizes.txt": [p.frames for p in prepared],

@@ -12,7 +12,8 @@ or the manifest's root, which may be any.
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator
+import functools
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -66,11 +67,15 @@ def clean(text: str) -> str:
     return " ".join(text.split())
 
 
-def inside(root: Path, name: str, where: str | Path) -> Path:
-    """`root / name`, refused where it leads outside `root`."""
+def inside(
+    root: Path, name: str, where: str | Path, resolve: Callable[[Path], Path] = Path.resolve
+) -> Path:
+    """`root / name`, refused where it leads outside `root`. `resolve` is asked for folders only."""
     path = root / name
     try:
-        safe = root.resolve() in path.resolve().parents
+        plain = path.name != ".." and name.isprintable() and not path.is_symlink()
+        real = resolve(path.parent) / path.name if plain else path.resolve()
+        safe = resolve(root) in real.parents
     except (ValueError, RuntimeError, OSError) as error:  # NUL bytes, loops of links
         raise UserError(
             f"{where}: {name!r} is no usable path ({error!r:.100}); rename it"
@@ -144,6 +149,7 @@ def read_manifest(manifest: str | Path) -> list[Sample]:
     if not isinstance(entries, list) or not isinstance(data.get("root_path"), str):
         raise UserError(f"{manifest}: not a manifest (needs root_path and samples)")
     root = manifest.parent / data["root_path"]
+    resolve = functools.lru_cache(Path.resolve)  # most files lie in the same few folders
     samples = []
     for number, entry in enumerate(entries):
         where = f"{manifest}: samples[{number}]"
@@ -157,7 +163,7 @@ def read_manifest(manifest: str | Path) -> list[Sample]:
             raise UserError(f"{where}: needs wav_path and transcript_path")
         extra = {key: values[key] for key in Sample._fields[3:-1] if key in values}
         extra["index"] = str(manifest.parent / str(data.get("index", "")))
-        paths = inside(root, wav, where), inside(root, txt, where)
+        paths = inside(root, wav, where, resolve), inside(root, txt, where, resolve)
         samples.append(Sample(values.get("id") or _id(paths[0], root), *paths, **extra))
         _check_id(samples[-1].id, where)
     return samples

@@ -17,6 +17,9 @@ from concurrent.futures.process import BrokenProcessPool
 
 log = logging.getLogger("deepspeech2")
 MAX_MESSAGE = 1000  # characters
+# Objects between two collections of garbage. Most are made by imports, and stay: to look through
+# those of torch again and again takes a tenth of a second in each of many jobs.
+GARBAGE = 20_000
 OUT_OF_MEMORY = "out of memory; use a smaller batch size, fewer processes or shorter utterances"
 
 
@@ -70,7 +73,7 @@ def progress(items: Iterable, total: int | None = None, what: str = "", unit: st
 
 def run(main: Callable[[Sequence[str] | None], None]) -> None:
     """Run a stage as a program. Errors of the user and of the system end as one line."""
-    gc.freeze()  # what was imported stays: with torch, looking through it costs half a second
+    gc.set_threshold(GARBAGE)
     try:
         main(None)
     except UserError as error:
@@ -87,6 +90,8 @@ def run(main: Callable[[Sequence[str] | None], None]) -> None:
         _fail(OUT_OF_MEMORY)
     except KeyboardInterrupt:
         _fail("interrupted; run again to continue", status=130)
+    finally:
+        gc.freeze()  # or all of it is looked through once more at the end, 0.3 s with torch
 
 
 def _fail(message: str, status: int = 1) -> None:

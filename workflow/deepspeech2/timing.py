@@ -37,8 +37,8 @@ from deepspeech2.verdicts import (
     verdict,
 )
 
-LOOK_SECONDS = 0.3  # other load is looked for before the run,
-LOOKS = 10  # so often at most: what the scheduler still does for us is over soon
+LOOK_SECONDS = 0.3  # other load is looked for before the run, from the start on,
+LOOKS = 10  # and again, so often at most: what the scheduler still does for us is over soon
 SCENARIOS = ("offline", "single_stream")
 MAX_KEPT = 2000  # batches whose single times are kept
 P99_BATCHES = 100  # below this many batches the 99th percentile is the maximum, so it is left out
@@ -184,9 +184,13 @@ def summarise(times: list[Times], by_width: bool = False) -> dict:
 
 
 def quiet(load: machine.OtherLoad, enough: float) -> float:
-    """Wait until others use a share of `enough` or less, though not for long; returns the last."""
-    for _ in range(LOOKS):
-        load.start()
+    """Wait until others use a share of `enough` or less, though not for long; returns the last.
+
+    `load` was started before: while this process was busy with itself, it could look already.
+    """
+    for look in range(LOOKS):
+        if look:
+            load.start()
         share = load.share(LOOK_SECONDS)
         if share <= enough:
             break
@@ -226,6 +230,7 @@ def main(argv=None) -> None:
     settings = Settings(**{name: getattr(args, name) for name in Settings._fields})
     engine = backends.from_arguments(args)
     backend = backends.create(engine)
+    load = machine.OtherLoad()
     backend.prepare()
     artefact = require_artefact(args.artefact, args.artefact_index, backend)
     features = FeatureSet(args.features, args.features_index)
@@ -235,7 +240,6 @@ def main(argv=None) -> None:
     opened = time.perf_counter() - start
     try:
         features.verify()
-        load = machine.OtherLoad()
         load_before = quiet(load, settings.max_other_load)
         load.start()
         padding = engine.buckets or engine.padding

@@ -7,7 +7,8 @@ from 1 in order of descending length, ties by id. An index beside it says what e
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, Union
 
@@ -124,3 +125,19 @@ def assemble(features: FeatureSet, start: int, batch_size: int, padding: Padding
         spectrograms[row, 0] = features.load(position)[:, :frames]
     spectrograms[len(positions) :] = spectrograms[len(positions) - 1]
     return Batch(positions, spectrograms, lengths)
+
+
+def batches(features: FeatureSet, batch_size: int, padding: Padding) -> Iterator[Batch]:
+    """The batches of one pass, in the set's order, with one assembled ahead in a thread.
+
+    What goes wrong in the thread is raised here, where its batch is due.
+    """
+    upcoming = None
+    with ThreadPoolExecutor(1) as pool:
+        for start in range(0, len(features), batch_size):
+            following = pool.submit(assemble, features, start, batch_size, padding)
+            if upcoming:
+                yield upcoming.result()
+            upcoming = following
+        if upcoming:
+            yield upcoming.result()

@@ -132,9 +132,8 @@ def opened(
     """A session of an engine, compiled in a temporary folder."""
     backend = backends.create(engine)
     backend.prepare()
-    name = f"torchscript_{engine.form}.pt"
-    if backends.BACKENDS[engine.backend].source == "weights":
-        name = "model.safetensors"
+    source = getattr(backend, "source", None) or backends.BACKENDS[engine.backend].source
+    name = "model.safetensors" if source == "weights" else f"torchscript_{engine.form}.pt"
     features = model.features
     found = widths(features, batch_size, engine.buckets or engine.padding)
     shapes = [backends.Shape(batch_size, features.bins, frames) for frames in found]

@@ -13,7 +13,7 @@ import numpy as np
 
 from deepspeech2 import backends, posteriors_file, sources, stage
 from deepspeech2.compile import require_artefact
-from deepspeech2.features import FeatureSet, Padding, batches
+from deepspeech2.features import FeatureSet, Padding, batches, fill_up_rows
 from deepspeech2.stage import UserError, log
 
 
@@ -87,11 +87,12 @@ def main(argv=None) -> None:
     }
     session = backend.open(Path(args.artefact), args.threads)
     try:
-        found = infer(session, features, args.batch_size, engine.buckets or engine.padding)
+        padding = engine.buckets or engine.padding
+        found = infer(session, features, args.batch_size, padding)
         count = posteriors_file.write(args.posteriors, args.index, found, run)
     finally:
         session.close()
-    filled = -count % args.batch_size
+    filled = fill_up_rows(count, args.batch_size, padding)
     if filled:
         log.info("the last batch was filled up with %d copies, which are left out", filled)
     log.info("%d utterances", count)

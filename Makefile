@@ -1,5 +1,8 @@
 # make        set up .venv, run the default pipeline, print the table
 # make test   run all tests
+# make bench  how fast is it, against the reference, the guide and this machine's limit?
+#             ARCHIVE=PATH: AN4 from a file; BENCH="--rounds 5": options of benchmarks/bench.py
+# make bench-growth   time and memory for ten and a hundred times as many utterances (ENGINE=NAME)
 # make clean  remove results and .venv
 # make test-ascend   on a machine with an Ascend NPU: does it compute there what it should?
 
@@ -7,7 +10,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: all test test-ascend clean
+.PHONY: all test test-ascend bench bench-growth bench-inputs clean
 
 all: $(VENV)/.installed
 	$(BIN)/snakemake --quiet rules
@@ -22,6 +25,17 @@ test: $(VENV)/.installed
 test-ascend: $(VENV)/.installed
 	TEST_ASCEND=1 $(BIN)/python -m pytest -v tests/test_on_ascend.py || \
 		{ echo "Please send what profiles/ascend/REPORT.md asks for." >&2; exit 1; }
+
+bench: bench-inputs
+	$(BIN)/python benchmarks/bench.py $(BENCH)
+
+ENGINE ?= cpu-fp32-trimmed
+bench-growth: bench-inputs
+	$(BIN)/python benchmarks/bench.py --models embedded --growth $(ENGINE) $(BENCH)
+
+bench-inputs: $(VENV)/.installed
+	$(BIN)/snakemake --quiet rules --configfile config/bench.yaml \
+		$(if $(ARCHIVE),--config archive=$(ARCHIVE)) -- bench
 
 # librosa compiles some of its functions when it is first used, matplotlib looks for fonts: that
 # takes a quarter of a minute and belongs to the installation, not to the first run.

@@ -50,6 +50,14 @@ rule features:
         features(),
 
 
+# What benchmarks/bench.py starts from: features, exports and the eager network's transcripts.
+rule bench:
+    input:
+        features(),
+        exports(),
+        eager_transcripts(),
+
+
 # A checkpoint of one's own, as config.yaml's `train` says (config/train.yaml: the embedded model).
 rule train:
     input:

@@ -56,7 +56,7 @@ LOADED_TOO_EARLY = """        with quiet():
 CLOCK_STOPPED_EARLY = "    t3 = clock()\n    session.synchronize()"
 CLOCK_STARTED_LATE = "    result = session.forward(on_device)\n    t2 = clock()"
 FILL_UP_ROWS_KEPT = """for row in range(batch_size):
-            position = batch.positions[min(row, len(batch.positions) - 1)]"""
+            position = positions[min(row, len(positions) - 1)]"""
 MISTAKES = [
     ("posteriors_are_the_networks", "torch_aie", "n.to(torch.int32)", "n.to(torch.int64)"),
     ("posteriors_are_the_networks", "torch_aie", "x.to(torch.float32)", "x.to(torch.float64)"),
@@ -150,7 +150,7 @@ MISTAKES = [
      "in warm_up(features, one_pass, batch_size, padding, settings.warmup_batches)", "in []"),
     ("fill_up_rows_do_not_count", "posteriors", "        session.synchronize()\n", ""),
     ("posteriors_are_the_networks", "posteriors",
-     "for row, position in enumerate(batch.positions):", FILL_UP_ROWS_KEPT),
+     "for row, position in enumerate(positions):", FILL_UP_ROWS_KEPT),
     ("one_file_for_each_bucket", "features", "if b >= longest", "if b > longest"),
     ("warm_up_is_not_counted", "features", "if b >= longest] +", "] +"),
     ("one_file_for_each_bucket", "features", "int(lengths.max())", "int(lengths.min())"),
@@ -176,8 +176,9 @@ def test_mistakes_are_caught(check, name, old, new, flavour, tmp_path, net, trac
         mutant(module, old, new) if module.__name__.rpartition(".")[2] == name else module
         for module in MODULES
     ]
-    for user in (timing, posteriors):  # they read batches through features
-        monkeypatch.setattr(user, "assemble", modules[3].assemble)
+    # They read batches through features.
+    monkeypatch.setattr(timing, "assemble", modules[3].assemble)
+    monkeypatch.setattr(posteriors, "batches", modules[3].batches)
     monkeypatch.setattr(timing, "warm_up", modules[3].warm_up)
     monkeypatch.setattr(timing, "verdict", modules[4].verdict)
     run = next(found for found in CHECKS if found.__name__ == f"check_{check}")

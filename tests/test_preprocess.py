@@ -142,9 +142,11 @@ def test_batches(tmp_path):
     trimmed = assemble(features, 2, 2, "batch")
     assert trimmed.spectrograms.shape == (2, 1, 161, 61)
     np.testing.assert_array_equal(trimmed.spectrograms, full.spectrograms[..., :61])
-    filled = assemble(features, 4, 3, "batch")
+    filled = assemble(features, 4, 3, "longest")
     assert filled.positions == [4] and filled.lengths.tolist() == [41, 41, 41]
-    uneven = assemble(features, 3, 4, "batch")
+    short = assemble(features, 3, 4, "batch")  # of any width, so of any number of rows
+    assert short.lengths.tolist() == [51, 41] and short.spectrograms.shape == (2, 1, 161, 51)
+    uneven = assemble(features, 3, 4, [60])
     assert uneven.lengths.tolist() == [51, 41, 41, 41]  # filled up with the last utterance
     np.testing.assert_array_equal(uneven.spectrograms[3], uneven.spectrograms[1])
     np.testing.assert_array_equal(filled.spectrograms[2], filled.spectrograms[0])

@@ -22,7 +22,7 @@ RESERVED = {
     # What stands in results/ and in results/{dataset}/{model}/.
     "datasets": set(
         "datasets models logs benchmarks figures tables README.md report.html table.tsv table.md "
-        "table.html training comparison.tsv comparison.md comparison.json".split()
+        "table.html training comparison.tsv comparison.md comparison.json bench.tsv".split()
     ),
     "models": set(),
     # And in results/models/{model}/, where an engine with its own interpreter has its trace.

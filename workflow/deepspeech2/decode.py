@@ -16,11 +16,25 @@ from deepspeech2.labels import BLANK
 from deepspeech2.stage import UserError, log
 
 
+def greedy_batch(
+    probabilities: np.ndarray, lengths: np.ndarray, labels: Sequence[str]
+) -> list[str]:
+    """Texts of probabilities (B, T', classes), of which `lengths` (B,) frames count.
+
+    The best label of each frame, repeats merged, blanks dropped. Labels are single characters.
+    """
+    best = probabilities.argmax(axis=2)
+    keep = best != BLANK
+    keep[:, 1:] &= best[:, 1:] != best[:, :-1]
+    keep &= np.arange(best.shape[1]) < np.asarray(lengths)[:, None]
+    text = "".join(np.array(labels)[best[keep]].tolist())
+    ends = keep.sum(axis=1).cumsum().tolist()
+    return [text[start:end] for start, end in zip([0, *ends], ends)]
+
+
 def greedy(posteriors: np.ndarray, labels: Sequence[str]) -> str:
     """Text of posteriors (T', classes) by the best label of each frame."""
-    best = posteriors.argmax(axis=1)
-    starts = np.concatenate([[True], best[1:] != best[:-1]])
-    return "".join(labels[i] for i in best[starts & (best != BLANK)])
+    return greedy_batch(posteriors[None], np.array([len(posteriors)]), labels)[0]
 
 
 DECODERS = {"greedy": greedy}

@@ -7,7 +7,8 @@ from 1 in order of descending length, ties by id. An index beside it says what e
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, Union
 
@@ -54,15 +55,26 @@ class FeatureSet:
         return np.fromfile(path, np.float32).reshape(self.bins, self.frames_max)
 
 
+def fill_up_rows(count: int, batch_size: int, padding: Padding) -> int:
+    """Copies of the last utterance that complete the last batch of `count` utterances.
+
+    None where every batch has its own width: what takes any width takes any number of rows.
+    """
+    return 0 if padding == "batch" else -count % batch_size
+
+
 def padding_shares(features: FeatureSet, batch_size: int) -> dict[str, float]:
     """Share of a pass's input frames that are padding or fill-up rows, by kind of padding."""
     frames = [utterance["frames"] for utterance in features.utterances]
-    starts = range(0, len(frames), batch_size)
-    longest = [max(frames[start : start + batch_size]) for start in starts]
+    parts = [frames[start : start + batch_size] for start in range(0, len(frames), batch_size)]
     shares = {}
     for padding in ("longest", "batch"):
-        total = sum(width(features, one, padding) for one in longest)
-        shares[padding] = 1 - sum(frames) / (batch_size * total)
+        total = sum(
+            width(features, max(part), padding)
+            * (len(part) + fill_up_rows(len(part), batch_size, padding))
+            for part in parts
+        )
+        shares[padding] = 1 - sum(frames) / total
     return shares
 
 
@@ -70,7 +82,7 @@ class Batch(NamedTuple):
     """Input of one forward pass.
 
     `positions` of its utterances in the set; `spectrograms` (B, 1, bins, T) float32; `lengths`
-    (B,) int32 frames. Rows past `len(positions)` are copies that fill the batch up.
+    (B,) int32 frames. Rows past `len(positions)` are `fill_up_rows`.
     """
 
     positions: list[int]
@@ -111,16 +123,32 @@ def warm_up(
 
 
 def assemble(features: FeatureSet, start: int, batch_size: int, padding: Padding) -> Batch:
-    """The batch that starts at position `start`, always of `batch_size` rows, as wide as `width`.
+    """The batch of `batch_size` rows that starts at position `start`, as wide as `width`.
 
-    A batch that the set cannot fill is filled up with its last utterance.
+    One that the set cannot fill has `fill_up_rows`.
     """
     positions = list(range(start, min(start + batch_size, len(features))))
-    rows = positions + [positions[-1]] * (batch_size - len(positions))
+    rows = positions + positions[-1:] * fill_up_rows(len(positions), batch_size, padding)
     lengths = np.array([features.utterances[i]["frames"] for i in rows], np.int32)
     frames = width(features, int(lengths.max()), padding)
-    spectrograms = np.empty((batch_size, 1, features.bins, frames), np.float32)
+    spectrograms = np.empty((len(rows), 1, features.bins, frames), np.float32)
     for row, position in enumerate(positions):
         spectrograms[row, 0] = features.load(position)[:, :frames]
     spectrograms[len(positions) :] = spectrograms[len(positions) - 1]
     return Batch(positions, spectrograms, lengths)
+
+
+def batches(features: FeatureSet, batch_size: int, padding: Padding) -> Iterator[Batch]:
+    """The batches of one pass, in the set's order, with one assembled ahead in a thread.
+
+    What goes wrong in the thread is raised here, where its batch is due.
+    """
+    upcoming = None
+    with ThreadPoolExecutor(1) as pool:
+        for start in range(0, len(features), batch_size):
+            following = pool.submit(assemble, features, start, batch_size, padding)
+            if upcoming:
+                yield upcoming.result()
+            upcoming = following
+        if upcoming:
+            yield upcoming.result()

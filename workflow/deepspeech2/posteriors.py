@@ -13,31 +13,47 @@ import numpy as np
 
 from deepspeech2 import backends, posteriors_file, sources, stage
 from deepspeech2.compile import require_artefact
-from deepspeech2.features import FeatureSet, Padding, assemble
+from deepspeech2.features import FeatureSet, Padding, batches, fill_up_rows
 from deepspeech2.stage import UserError, log
 
 
-def infer(
-    session: backends.Session,
-    features: FeatureSet,
-    batch_size: int,
-    padding: Padding,
-) -> Iterator[tuple[str, np.ndarray]]:
-    """Utterance id and posteriors (T', classes) of each utterance, in the features' order."""
-    starts = range(0, len(features), batch_size)
-    for start in stage.progress(starts, len(starts), f"batch size {batch_size}", "batch"):
-        batch = assemble(features, start, batch_size, padding)
+def outputs(
+    session: backends.Session, features: FeatureSet, batch_size: int, padding: Padding
+) -> Iterator[tuple[list[int], np.ndarray, np.ndarray]]:
+    """Positions, probabilities (B, T', classes) and output lengths (B,) of each batch, in order.
+
+    A batch comes out once the next is started: what is done with it happens while that one is
+    computed, wherever `forward` returns before it is done. A third is assembled meanwhile.
+    """
+    done = None
+    for batch in batches(features, batch_size, padding):
         result = session.forward(session.upload(batch.spectrograms, batch.lengths))
+        if done:
+            yield done
         session.synchronize()
         probabilities, lengths = session.download(result)
         for row, position in enumerate(batch.positions):
-            utterance = features.utterances[position]["id"]
             if not 0 < lengths[row] <= probabilities.shape[1]:
                 raise UserError(
-                    f"utterance {utterance}: the engine returned the length {lengths[row]} for an "
-                    f"output of {probabilities.shape[1]} frames"
+                    f"utterance {features.utterances[position]['id']}: the engine returned the "
+                    f"length {lengths[row]} for an output of {probabilities.shape[1]} frames"
                 )
-            yield utterance, probabilities[row, : lengths[row]]
+        done = batch.positions, probabilities, lengths
+    if done:
+        yield done
+
+
+def infer(
+    session: backends.Session, features: FeatureSet, batch_size: int, padding: Padding
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Utterance id and posteriors (T', classes) of each utterance, in the features' order."""
+    found = outputs(session, features, batch_size, padding)
+    total = -(-len(features) // batch_size)
+    for positions, probabilities, lengths in stage.progress(
+        found, total, f"batch size {batch_size}", "batch"
+    ):
+        for row, position in enumerate(positions):
+            yield features.utterances[position]["id"], probabilities[row, : lengths[row]]
 
 
 def main(argv=None) -> None:
@@ -71,11 +87,12 @@ def main(argv=None) -> None:
     }
     session = backend.open(Path(args.artefact), args.threads)
     try:
-        found = infer(session, features, args.batch_size, engine.buckets or engine.padding)
+        padding = engine.buckets or engine.padding
+        found = infer(session, features, args.batch_size, padding)
         count = posteriors_file.write(args.posteriors, args.index, found, run)
     finally:
         session.close()
-    filled = -count % args.batch_size
+    filled = fill_up_rows(count, args.batch_size, padding)
     if filled:
         log.info("the last batch was filled up with %d copies, which are left out", filled)
     log.info("%d utterances", count)

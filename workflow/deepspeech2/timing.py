@@ -22,7 +22,15 @@ import numpy as np
 
 from deepspeech2 import backends, machine, sources, stage
 from deepspeech2.compile import require_artefact
-from deepspeech2.features import Batch, FeatureSet, Padding, assemble, padding_shares, warm_up
+from deepspeech2.features import (
+    Batch,
+    FeatureSet,
+    Padding,
+    assemble,
+    fill_up_rows,
+    padding_shares,
+    warm_up,
+)
 from deepspeech2.files import read_json, write_json
 from deepspeech2.stage import UserError, log
 from deepspeech2.verdicts import (
@@ -85,7 +93,7 @@ def time_batch(
         len(real),
         sum(utterance["seconds"] for utterance in real),
         sum(utterance["frames"] for utterance in real),
-        batch_size * batch.spectrograms.shape[3],
+        batch.spectrograms.shape[0] * batch.spectrograms.shape[3],
     )
 
 
@@ -144,8 +152,11 @@ def spread(times: list[Times], by_width: bool) -> float:
     """Coefficient of variation of the time per frame, as far as no difference of width explains it.
 
     Batches of their own widths are compared by their time per padded frame; with `by_width`, where
-    many batches share one of a few widths, with the others of that width.
+    many batches share one of a few widths, with the others of that width. A last batch of fewer
+    utterances is left out: fewer rows have another pace.
     """
+    most = max(t.utterances for t in times)
+    times = [t for t in times if t.utterances == most]
     pace = np.array([t.forward / t.padded_frames for t in times])
     if by_width:
         frames = np.array([t.padded_frames for t in times])
@@ -260,7 +271,7 @@ def main(argv=None) -> None:
             **figures,
             "padding_shares": padding_shares(features, args.batch_size),
             "batch_size": args.batch_size,
-            "fill_up_rows": -len(features) % args.batch_size,
+            "fill_up_rows": fill_up_rows(len(features), args.batch_size, padding),
             **conditions._asdict(),
             "compile_seconds": artefact["compile_seconds"] + round(opened, 3),
             "artefact_bytes": artefact["bytes"],

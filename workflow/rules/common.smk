@@ -288,6 +288,19 @@ def features():
     return expand(pattern, dataset=RUN["datasets"], model=RUN["models"], suffix=["", ".json"])
 
 
+def exports():
+    """Weights and both traces of every selected model, with their indexes."""
+    names = ["model.safetensors", "model.json"]
+    names += [f"torchscript_{form}.{end}" for form in ("static", "packed") for end in ("pt", "json")]
+    return expand("results/models/{model}/{name}", model=RUN["models"], name=names)
+
+
+def eager_transcripts():
+    """Transcripts of the eager reference, of every selected dataset and model."""
+    pattern = "results/{dataset}/{model}/eager/transcripts.jsonl"
+    return expand(pattern, dataset=RUN["datasets"], model=RUN["models"])
+
+
 def rows():
     """The rows of the table: dataset/model/engine/bs<batch size>."""
     return expand(

@@ -84,7 +84,10 @@ class Session(abc.ABC):
 
     @abc.abstractmethod
     def download(self, result: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Probabilities (B, T', classes) float32 and output lengths (B,) int32 on the host."""
+        """Probabilities (B, T', classes) float32 and output lengths (B,) int32 on the host.
+
+        They are in use while the next batch is computed, so they are no buffers of the session.
+        """
 
     # What is worth a note in the record (plain JSON) of how it was opened.
     notes: ClassVar[dict[str, Any]] = {}

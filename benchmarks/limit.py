@@ -1,0 +1,118 @@
+"""The limit: how fast this machine multiplies matrices, and how many operations a network needs."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Iterable
+from functools import partial
+
+import torch
+from deepspeech2.architecture import CHANNELS, GATES, KERNELS, PADDINGS, STRIDES, Architecture
+
+# Rows, inner size and columns: squares, and a layer's input product for a batch of utterances.
+SHAPES = ((4096, 4096, 4096), (2048, 2048, 2048), (4096, 1024, 4096))
+SECONDS = 0.5  # of every shape and kernel, at least; the fastest run counts
+
+
+def operations(architecture: Architecture, frames: Iterable[int], borders: bool = False) -> int:
+    """Useful operations of transcribing utterances of so many frames, each for itself.
+
+    Two (multiply, add) for each time that a weight meets a value. An utterance of L frames needs
+
+        2 (C1 + C2 + T (sum over layers of D G H (I + H)  +  H labels)),    T = (L - 1) // 2 + 1
+
+    with D directions, G gates (LSTM: 4), H units, I inputs of a layer (1312, then H), and for each
+    convolution C = inputs * 32 * taps of all output bins * taps of all output frames, where taps
+    that lie beyond the input do not count: they multiply zeros. Nor do padding to a batch's width,
+    rows that fill a batch up, normalisation, activations and softmax. For 5 x 1024, AN4 test needs
+    3,459 GFLOP and its longest utterance (621 frames) 59.9: with `borders`, those taps counted,
+    3,493 and 60.4.
+    """
+    a = architecture
+    recurrent = a.hidden_size * (a.classes + a.lookahead_context)
+    for layer in range(a.hidden_layers):
+        size = a.hidden_size if layer else a.rnn_input
+        gates = GATES[a.rnn_type] * (1 + a.bidirectional)
+        recurrent += gates * a.hidden_size * (size + a.hidden_size)
+    total = 0
+    for length in frames:
+        size, inputs = (a.bins, length), 1
+        for geometry in zip(KERNELS, STRIDES, PADDINGS):
+            taps, size = zip(*(_taps(*axis, borders) for axis in zip(size, *geometry)))
+            total += inputs * CHANNELS * taps[0] * taps[1]
+            inputs = CHANNELS
+        total += size[1] * recurrent
+    return 2 * total
+
+
+def _taps(size: int, kernel: int, stride: int, padding: int, borders: bool) -> tuple[int, int]:
+    """Taps of all outputs along an axis of `size`, and how many outputs there are."""
+    starts = range(-padding, size + padding - kernel + 1, stride)
+    inside = sum(min(start + kernel, size) - max(start, 0) for start in starts)
+    return (kernel * len(starts) if borders else inside), len(starts)
+
+
+def _multiply(dtype: torch.dtype, device: str, m: int, k: int, n: int) -> Callable:
+    """The product of two matrices in one of torch's floating types."""
+    a, b = torch.randn(m, k, device=device).to(dtype), torch.randn(k, n, device=device).to(dtype)
+    return partial(torch.mm, a, b)
+
+
+def _int_mm(m: int, k: int, n: int) -> Callable:
+    """8-bit integers to 32-bit sums."""
+    a, b = (torch.randint(-127, 127, shape, dtype=torch.int8) for shape in ((m, k), (k, n)))
+    return partial(torch._int_mm, a, b)
+
+
+def _quantised(dynamic: bool, m: int, k: int, n: int) -> Callable:
+    """torch's quantised linear layer: activations of 8 bits, or quantised on the way."""
+    x = torch.randn(m, k)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*quantize_per_tensor.* deprecated", UserWarning)
+        weight = torch.quantize_per_tensor(torch.randn(n, k), 0.1, 0, torch.qint8)
+        packed = torch.ops.quantized.linear_prepack(weight, None)
+        if dynamic:
+            return partial(torch.ops.quantized.linear_dynamic, x, packed, True)
+        x = torch.quantize_per_tensor(x, 0.1, 64, torch.quint8)
+    return partial(torch.ops.quantized.linear, x, packed, 1.0, 64)
+
+
+# By device and precision: functions that take a shape and return what multiplies it. The best of
+# them is the limit, so a faster kernel belongs here.
+KERNELS_OF: dict[str, dict[str, list[Callable]]] = {
+    "cpu": {
+        "fp32": [partial(_multiply, torch.float32, "cpu")],
+        "bf16": [partial(_multiply, torch.bfloat16, "cpu")],
+        "int8": [_int_mm, partial(_quantised, True), partial(_quantised, False)],
+    },
+    "cuda": {
+        name: [partial(_multiply, dtype, "cuda")]
+        for name, dtype in (
+            ("fp32", torch.float32),
+            ("fp16", torch.float16),
+            ("bf16", torch.bfloat16),
+        )
+    },
+}
+
+
+def peak(device: str, precision: str) -> float:
+    """Operations per second of the fastest kernel and shape: 2 m k n by the least time."""
+    return max(
+        2 * m * k * n / _least_seconds(kernel(m, k, n), device)
+        for kernel in KERNELS_OF[device][precision]
+        for m, k, n in SHAPES
+    )
+
+
+def _least_seconds(function: Callable, device: str) -> float:
+    function()
+    times: list[float] = []
+    while not times or sum(times) < SECONDS:
+        start = time.perf_counter()
+        function()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - start)
+    return min(times)

@@ -1,0 +1,305 @@
+"""The proof: its yardstick computes what the reference does, and its table says what it should."""
+
+import csv
+import itertools
+import json
+import sys
+import threading
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+from deepspeech2.architecture import Architecture
+from deepspeech2.decode import greedy, greedy_batch
+from deepspeech2.features import FeatureSet, assemble, batches
+from helpers import LABELS, run_stage, write_folder, write_safetensors
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+import bench
+import limit
+import reference
+
+FULL = Architecture(161, 29, "lstm", 1024, 5, True)
+
+
+def test_operations_of_an4(shared):
+    """Padding zeros in the convolutions' borders included, it is REFERENCE.md's 60.4 GFLOP."""
+    with open(shared / "reference/transcripts.tsv", newline="") as file:
+        frames = [int(row["frames"]) for row in csv.DictReader(file, delimiter="\t")]
+    assert len(frames) == 130
+    assert limit.operations(FULL, frames) == pytest.approx(3_460e9, rel=5e-4)
+    assert limit.operations(FULL, [621], borders=True) == pytest.approx(60.4e9, rel=5e-4)
+
+
+@pytest.mark.parametrize("kind", ["lstm", "gru", "rnn"])
+def test_operations_with_borders_are_those_that_torch_counts(kind):
+    from torch.utils.flop_counter import FlopCounterMode
+
+    a = Architecture(161, 29, kind, 16, 2, True)
+    net = reference.Network(a).eval()
+    with FlopCounterMode(display=False) as counter:
+        net.conv(torch.zeros(1, 1, 161, 99), torch.tensor([50]))
+        for layer in net.rnns:  # products of cells are not counted by torch: do them by hand
+            for name, weight in layer.rnn.named_parameters():
+                if name.startswith("weight"):
+                    torch.mm(torch.zeros(50, weight.size(1)), weight.t())
+        net.fc(torch.zeros(50, 1, 16))
+    assert limit.operations(a, [99], borders=True) == counter.get_total_flops()
+
+
+@pytest.fixture(scope="module")
+def an4_features(an4_archive, tmp_path_factory):
+    """AN4 test's features by the stages, with the shared checkpoint's model beside them."""
+    folder = tmp_path_factory.mktemp("an4")
+    checkpoint = an4_archive.parents[2] / "checkpoints/an4_small_v3.ckpt"
+    for stage, *arguments in (
+        ("checkpoint", "--checkpoint", checkpoint, "--weights", "m.safetensors",
+         "--model", "m.json"),
+        ("corpus", "--layout", "an4", "--source", an4_archive, "--text-case", "upper", "--labels",
+         ROOT / "resources/labels.json", "--corpus", "corpus", "--index", "c.json",
+         "--labels-out", "labels.json"),
+        ("manifest", "--index", "c.json", "--corpus", "corpus", "--split", "test",
+         "--manifest", "manifest.json"),
+        ("preprocess", "--manifest", "manifest.json", "--model", "m.json",
+         "--labels", "labels.json", "--features", "features", "--index", "features.json"),
+    ):  # fmt: skip
+        result = run_stage(stage, *arguments, cwd=folder)
+        assert result.returncode == 0, result.stderr
+    return folder
+
+
+def test_the_reference_row_is_the_reference(shared, an4_features):
+    """Posteriors within 1e-5 and all transcripts, in its own batches of 20."""
+    found = FeatureSet(an4_features / "features", an4_features / "features.json")
+    description = json.loads((an4_features / "m.json").read_text())
+    architecture = Architecture(**description["architecture"])
+    net = reference.load(an4_features / "m.safetensors", architecture)
+    posteriors = {}
+
+    def keep(batch, lengths):
+        start = len(posteriors)
+        probabilities, lengths = net(batch, lengths)
+        for row, length in enumerate(lengths):
+            name = found.utterances[start + row]["id"]
+            posteriors[name] = probabilities[row, :length].numpy()
+        return probabilities, lengths
+
+    texts = reference.transcribe(keep, found, description["labels"], reference.BATCH_SIZE)
+    with np.load(shared / "reference/posteriors_8.npz") as expected:
+        for name in expected.files:
+            np.testing.assert_allclose(posteriors[name], expected[name], rtol=0, atol=1e-5)
+    with open(shared / "reference/transcripts.tsv", newline="") as file:
+        rows = {row["id"]: row["hypothesis"] for row in csv.DictReader(file, delimiter="\t")}
+    assert {u["id"]: text for u, text in zip(found.utterances, texts)} == rows
+
+
+def plain_greedy(posteriors, labels):
+    """The definition, step by step."""
+    best = [int(np.argmax(frame)) for frame in posteriors]
+    merged = [label for label, _ in itertools.groupby(best)]
+    return "".join(labels[label] for label in merged if label != 0)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_greedy_is_the_plain_loop(seed):
+    random = np.random.default_rng(seed)
+    classes = (2, 3, 5, 29, 29)[seed]
+    posteriors = random.random((7, 40, classes), np.float32)
+    posteriors[1] = posteriors[1, :1]  # one label all the way
+    posteriors[2] = 0  # ties: the first label, the blank
+    posteriors[3, ::2, 0] = 2  # a blank between every two
+    lengths = np.array([40, 40, 40, 40, 1, 17, 39], np.int32)
+    expected = [plain_greedy(p[:n], LABELS) for p, n in zip(posteriors, lengths)]
+    assert greedy_batch(posteriors, lengths, LABELS) == expected
+    assert [greedy(p[:n], LABELS) for p, n in zip(posteriors, lengths)] == expected
+    tensors = torch.from_numpy(posteriors), torch.from_numpy(lengths)
+    assert reference.greedy(*tensors, LABELS) == expected
+
+
+def test_greedy_of_no_frames_and_of_no_utterances():
+    assert greedy_batch(np.zeros((2, 3, 5)), np.array([0, 0]), LABELS) == ["", ""]
+    assert greedy_batch(np.zeros((0, 3, 5)), np.array([], int), LABELS) == []
+    assert greedy(np.zeros((0, 5)), LABELS) == ""
+
+
+class Loaded:
+    """A set of features without files; `fail` is a position that cannot be read."""
+
+    def __init__(self, frames, fail=None):
+        random = np.random.default_rng(0)
+        self.bins, self.frames_max, self.fail = 3, max(frames), fail
+        self.data = [random.random((3, self.frames_max), np.float32) for _ in frames]
+        self.utterances = [{"id": f"u{i}", "frames": n} for i, n in enumerate(frames)]
+        self.loaded = []
+
+    def __len__(self):
+        return len(self.utterances)
+
+    def load(self, position):
+        if position == self.fail:
+            raise OSError(f"no {position}")
+        self.loaded.append((position, threading.current_thread()))
+        return self.data[position]
+
+
+@pytest.mark.parametrize("padding", ["batch", "longest", [5, 8]])
+@pytest.mark.parametrize("size", [1, 2, 3, 20])
+def test_batches_ahead_are_those_assembled_in_place(size, padding):
+    found = Loaded([9, 7, 7, 4, 2, 1, 1])
+    expected = [assemble(found, start, size, padding) for start in range(0, 7, size)]
+    made = list(batches(found, size, padding))
+    assert [b.positions for b in made] == [b.positions for b in expected]
+    for one, other in zip(made, expected):
+        assert one.spectrograms.tobytes() == other.spectrograms.tobytes()
+        assert one.lengths.tobytes() == other.lengths.tobytes()
+
+
+def test_one_batch_is_made_ahead_and_no_more():
+    found = Loaded([5] * 10)
+    made = batches(found, 1, "batch")
+    next(made)
+    next(made)
+    made.close()  # waits for the thread
+    assert [position for position, _ in found.loaded] == [0, 1, 2]
+    assert threading.main_thread() not in {thread for _, thread in found.loaded}
+    assert not any(thread.is_alive() for _, thread in found.loaded)
+
+
+def test_what_fails_ahead_is_raised_where_its_batch_is_due():
+    made = batches(Loaded([5] * 6, fail=3), 2, "batch")
+    assert next(made).positions == [0, 1]
+    with pytest.raises(OSError, match="no 3"):
+        next(made)
+    assert list(made) == []
+
+
+def test_parts_of_a_set_share_its_files():
+    found = Loaded([9, 7, 5])
+    twice = bench.repeated(found, 2)
+    assert [u["id"] for u in twice.utterances] == ["u0", "u0", "u1", "u1", "u2", "u2"]
+    assert twice.load(3) is found.data[1] and len(twice) == 6
+
+
+@pytest.mark.parametrize("size", [1, 8, 16, 64])
+def test_a_sample_is_of_whole_batches(size):
+    part = bench.sample(bench.repeated(Loaded([9, 7, 5]), 40), size)
+    starts = part.positions[::size]
+    assert starts[0] == 0 and all(start % size == 0 for start in starts)
+    expected = [p for start in starts for p in range(start, min(start + size, 120))]
+    assert part.positions == expected and len(expected) >= min(120, 32)
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """What `snakemake bench` makes, of a tiny model and three recordings."""
+    folder = tmp_path_factory.mktemp("bench")
+    write_folder(folder / "audio")
+    write_safetensors(folder / "tiny.safetensors")
+    model, place = "results/models/tiny", "results/own/tiny"
+    weights = ("--weights", f"{model}/model.safetensors", "--model", f"{model}/model.json")
+    found = ("--features", f"{place}/features", "--features-index", f"{place}/features.json")
+    eager = f"{place}/eager"
+    for stage, *arguments in (
+        ("checkpoint", "--checkpoint", "tiny.safetensors", *weights),
+        *(("export", *weights, "--form", form, "--torchscript", f"{model}/torchscript_{form}.pt",
+           "--index", f"{model}/torchscript_{form}.json") for form in ("static", "packed")),
+        ("corpus", "--layout", "folder", "--source", "audio", "--text-case", "upper", "--labels",
+         ROOT / "resources/labels.json", "--corpus", "corpus", "--index", "c.json",
+         "--labels-out", "labels.json"),
+        ("manifest", "--index", "c.json", "--corpus", "corpus", "--split", "all",
+         "--manifest", "manifest.json"),
+        ("preprocess", "--manifest", "manifest.json", *weights[2:], "--labels", "labels.json",
+         "--features", f"{place}/features", "--index", f"{place}/features.json"),
+        ("eager", *found, *weights, "--posteriors", f"{eager}/p.bin", "--index", f"{eager}/p.json"),
+        ("decode", "--posteriors", f"{eager}/p.bin", "--posteriors-index", f"{eager}/p.json",
+         *found[2:], "--transcripts", f"{eager}/transcripts.jsonl"),
+    ):  # fmt: skip
+        result = run_stage(stage, *arguments, cwd=folder)
+        assert result.returncode == 0, result.stderr
+    return folder / "results"
+
+
+@pytest.fixture
+def run(results, monkeypatch, capsys):
+    monkeypatch.setattr(limit, "SECONDS", 0)
+    monkeypatch.setattr(limit, "SHAPES", ((64, 64, 64),))
+    threads = torch.get_num_threads()
+
+    def call(*more):
+        common = ["--results", results, "--dataset", "own", "--models", "tiny"]
+        bench.main([*map(str, common), *more])
+        return capsys.readouterr().out
+
+    yield call
+    torch.set_num_threads(threads)
+
+
+def test_the_table_of_a_tiny_model(run, results):
+    out = run("--engines", "cpu-fp32", "cpu-fp32-trimmed", "--batch-sizes", "1", "2",
+              "--rounds", "2")  # fmt: skip
+    text = (results / "bench.tsv").read_text()
+    assert text.startswith(
+        "model\trow\tengine\tbatch_size\tutterances_per_s\tratio_to_reference\tratio_to_guide\t"
+        "share_of_peak\twer\tidentical_transcripts\tutterances_per_s_min\tutterances_per_s_max\t"
+    )
+    rows = list(csv.DictReader(text.splitlines(), delimiter="\t"))
+    assert [row["row"] for row in rows] == [
+        "reference",
+        *["guide"] * 2,
+        *["ours"] * 2,
+        *["limit"] * 3,
+    ]
+    assert [row["batch_size"] for row in rows[:3]] == ["20", "1", "16"]
+    assert {row["batch_size"] for row in rows[3:5]} <= {"1", "2"}
+    for row in rows[:5]:
+        assert row["identical_transcripts"] == "3" and float(row["wer"]) > 0
+        low, middle, high = (row[f"utterances_per_s{end}"] for end in ("_min", "", "_max"))
+        assert 0 < float(low) <= float(middle) <= float(high)
+    assert rows[0]["ratio_to_reference"] == rows[2]["ratio_to_guide"] == "1"
+    assert [row["share_of_peak"] for row in rows[5:]] == ["1"] * 3
+    assert not any(row["wer"] for row in rows[5:])
+    assert "| tiny | ours | cpu-fp32 |" in out and "met: tiny, cpu-fp32" in out
+
+
+def test_growth_and_profile_of_a_tiny_model(run, monkeypatch):
+    out = run("--growth", "cpu-fp32-trimmed", "--batch-sizes", "2")
+    assert "| 3 |" in out and "| 30 |" in out and "| 300 |" in out
+    assert "100 times as many" in out
+    out = run("--profile", "cpu-fp32-packed", "--batch-sizes", "2")
+    assert all(f"| {part} |" in out for part in ("assemble", "forward", "decode"))
+
+
+def line(engine, model="embedded", wrong=45, **values):
+    return {
+        "model": model, "row": "ours", "engine": engine, "batch_size": 8, "precision": "int8",
+        "utterances_per_s": 20.0, "ratio_to_reference": 9.0, "ratio_to_guide": 11.0,
+        "share_of_peak": 0.5, "wrong": wrong, **values,
+    }  # fmt: skip
+
+
+def test_goals():
+    table = [
+        line("good", wrong=46),
+        line("lossy", wrong=47, utterances_per_s=99.0),
+        line("good", bench.FULL_SIZE, wrong=700),
+        line("lossy", bench.FULL_SIZE, utterances_per_s=99.0),
+        line("half", bench.FULL_SIZE, precision="bf16", utterances_per_s=9.0, share_of_peak=0.8),
+    ]
+    assert bench.goals(table, {"embedded": 45}) == [
+        "met: embedded, good at batch 8: times the reference 9, to be 8",
+        "NOT met: embedded, good at batch 8: times the guide at batch 16 11, to be 12",
+        "met: full_random, good at batch 8: times the reference 9, to be 8",
+        "NOT met: full_random, good at batch 8: times the guide at batch 16 11, to be 12",
+        "met: full_random, good at batch 8: utterances/s 20, to be 18.76",
+        "met: full_random, half at batch 8: times the reference 9, to be 4.5",
+        "met: full_random, half at batch 8: of the peak 0.8, to be 0.75",
+        "left out: lossy does not keep the transcripts",
+    ]
+
+
+def test_an_unknown_engine_is_named(run):
+    from deepspeech2.stage import UserError
+
+    with pytest.raises(UserError, match="engine 'none' is not defined; defined are: cpu-fp32,"):
+        run("--engines", "none")

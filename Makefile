@@ -29,7 +29,7 @@ test-ascend: $(VENV)/.installed
 bench: bench-inputs
 	$(BIN)/python benchmarks/bench.py $(BENCH)
 
-ENGINE ?= cpu-fp32-trimmed
+ENGINE ?= native-int8
 bench-growth: bench-inputs
 	$(BIN)/python benchmarks/bench.py --models embedded --growth $(ENGINE) $(BENCH)
 

@@ -132,8 +132,7 @@ def opened(
     """A session of an engine, compiled in a temporary folder."""
     backend = backends.create(engine)
     backend.prepare()
-    source = getattr(backend, "source", None) or backends.BACKENDS[engine.backend].source
-    name = "model.safetensors" if source == "weights" else f"torchscript_{engine.form}.pt"
+    name = "model.safetensors" if backend.source == "weights" else f"torchscript_{engine.form}.pt"
     features = model.features
     found = widths(features, batch_size, engine.buckets or engine.padding)
     shapes = [backends.Shape(batch_size, features.bins, frames) for frames in found]

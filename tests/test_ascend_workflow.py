@@ -83,7 +83,8 @@ def test_the_doctor_speaks_to_people_and_programs(tmp_path):
     assert "torch_aie: cannot run here" in text.stdout and "torch_aie 7.0" in text.stdout
     assert "has      npu:2 910B4-1, OK (soc_version: Ascend910B4-1)" in text.stdout
     data = json.loads(run_stage("doctor", "--json", env=environment).stdout)
-    one, two = data["backends"]
+    one, native, two = data["backends"]
+    assert native["missing"] == [] and "numba" in native["found"]
     assert one["missing"] == [] and "torch" in one["found"]
     assert two["found"]["driver"] == "23.0.0" and "no package torch_aie" in two["missing"][0]
     assert any("ASCEND_TOOLKIT_HOME is not set" in doubt for doubt in two["doubts"])

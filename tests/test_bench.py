@@ -48,22 +48,27 @@ def test_operations_with_borders_are_those_that_torch_counts(kind):
     assert limit.operations(a, [99], borders=True) == counter.get_total_flops()
 
 
-@pytest.fixture(scope="module")
-def an4_features(an4_archive, tmp_path_factory):
-    """AN4 test's features by the stages, with the shared checkpoint's model beside them."""
-    folder = tmp_path_factory.mktemp("an4")
-    checkpoint = an4_archive.parents[2] / "checkpoints/an4_small_v3.ckpt"
-    for stage, *arguments in (
+def stages_to_features(checkpoint, archive):
+    """Command lines that make AN4 test's features of a checkpoint, in the working folder."""
+    return (
         ("checkpoint", "--checkpoint", checkpoint, "--weights", "m.safetensors",
          "--model", "m.json"),
-        ("corpus", "--layout", "an4", "--source", an4_archive, "--text-case", "upper", "--labels",
+        ("corpus", "--layout", "an4", "--source", archive, "--text-case", "upper", "--labels",
          ROOT / "resources/labels.json", "--corpus", "corpus", "--index", "c.json",
          "--labels-out", "labels.json"),
         ("manifest", "--index", "c.json", "--corpus", "corpus", "--split", "test",
          "--manifest", "manifest.json"),
         ("preprocess", "--manifest", "manifest.json", "--model", "m.json",
          "--labels", "labels.json", "--features", "features", "--index", "features.json"),
-    ):  # fmt: skip
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def an4_features(an4_archive, tmp_path_factory):
+    """AN4 test's features by the stages, with the shared checkpoint's model beside them."""
+    folder = tmp_path_factory.mktemp("an4")
+    checkpoint = an4_archive.parents[2] / "checkpoints/an4_small_v3.ckpt"
+    for stage, *arguments in stages_to_features(checkpoint, an4_archive):
         result = run_stage(stage, *arguments, cwd=folder)
         assert result.returncode == 0, result.stderr
     return folder

@@ -64,6 +64,28 @@ def torchscript(device: str | None = None) -> Finding:
     return Finding("torchscript", found, missing, doubts)
 
 
+def native(device: str | None = None) -> Finding:
+    """The CPU, through numba."""
+    needed = ("numpy", "safetensors", "psutil", "tqdm", "numba", "llvmlite")
+    found = {name: ascend.version(name) or "unknown version" for name in needed if _spec(name)}
+    lacking = [name for name in needed if name not in found]
+    if lacking:
+        line = (
+            f"{sys.executable} has no {', '.join(lacking)}; install them there (envs/ says which)"
+        )
+        return Finding("native", found, [line], [])
+    import llvmlite.binding
+
+    features = llvmlite.binding.get_host_cpu_features()
+    found["cpu"] = f"{llvmlite.binding.get_host_cpu_name()}, {os.cpu_count()} cores"
+    doubts = [
+        f"the CPU lacks {name}: {precision} works, and is slower than fp32"
+        for name, precision in (("avx512vnni", "int8"), ("avx512bf16", "bf16"))
+        if not features.get(name)
+    ]
+    return Finding("native", found, [], doubts)
+
+
 def torch_aie(device: str | None = None) -> Finding:
     """Ascend NPUs: plugin, CANN, driver, devices, and whether their versions go together."""
     found, missing = _packages()
@@ -119,7 +141,7 @@ def _fits(name: str, torch: str, python: str) -> bool:
     return False
 
 
-BACKENDS = {"torchscript": torchscript, "torch_aie": torch_aie}
+BACKENDS = {"torchscript": torchscript, "native": native, "torch_aie": torch_aie}
 
 
 def report(findings: list[Finding]) -> str:

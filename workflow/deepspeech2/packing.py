@@ -13,12 +13,14 @@ from deepspeech2.architecture import CHANNELS, GATES, KERNELS, Architecture
 EPSILON = 1e-5  # of the batch normalisation
 LANES = 16
 PER_LANE = {"int8": 4, "bf16": 2, "fp32": 1}
+# In int8 the convolutions, a tenth of the operations, cost most of the transcripts that change.
+CONVOLUTIONS = {"int8": "bf16", "bf16": "bf16", "fp32": "fp32"}
 ZERO = 128  # what stands for 0.0 where activations have both signs
-# Where a gate of the checkpoint goes among a panel's four vectors: (from the input, from the state).
+# Where a gate's share of the input, and of the state, goes among a panel's four vectors.
 PLACES = {
-    "lstm": [((0, 0), (0, 0)), ((1, 1), (1, 1)), ((2, 2), (2, 2)), ((3, 3), (3, 3))],
-    "gru": [((0, 0), (0, 0)), ((1, 1), (1, 1)), ((2, 2), (2, 3))],
-    "rnn": [((0, 0), (0, 0))],
+    "lstm": [(0, 0), (1, 1), (2, 2), (3, 3)],
+    "gru": [(0, 0), (1, 1), (2, 3)],
+    "rnn": [(0, 0)],
 }
 
 
@@ -45,7 +47,7 @@ def quantise(rows: np.ndarray, precision: str, zero: int) -> tuple[np.ndarray, .
 
 
 def lanes(elements: np.ndarray, precision: str, vectors: int) -> np.ndarray:
-    """elements (N, ..., K) as flat panels: (N / vectors / LANES, ..., K / per, vectors, LANES, per)."""
+    """elements (N, ..., K) as (N / vectors / LANES, ..., K / per, vectors, LANES, per), flat."""
     per = PER_LANE[precision]
     count, inputs = elements.shape[0], elements.shape[-1]
     middle = int(np.prod(elements.shape[1:-1]))
@@ -86,7 +88,7 @@ def convolution(weights, index: int, precision: str, zero: int) -> dict[str, np.
 
 
 def direction(weights, architecture: Architecture, number: int, suffix: str, precision: str):
-    """The kernels' arrays of one direction of a recurrent layer, units filled up to whole panels."""
+    """The kernels' arrays of one direction of a recurrent layer, units filled up to panels."""
     a, prefix = architecture, f"rnns.{number}.rnn"
     units, first = up(a.hidden_size, LANES), number == 0
     found = {k: weights[f"{prefix}.{k}_l0{suffix}"] for k in
@@ -98,7 +100,7 @@ def direction(weights, architecture: Architecture, number: int, suffix: str, pre
     gates_in = np.zeros((units // LANES, 4, LANES, inputs), np.float32)
     gates_rec = np.zeros((units // LANES, 4, LANES, units), np.float32)
     bias = np.zeros((units // LANES, 4, LANES), np.float32)
-    for gate, ((_, to_in), (_, to_rec)) in enumerate(PLACES[a.rnn_type]):
+    for gate, (to_in, to_rec) in enumerate(PLACES[a.rnn_type]):
         rows = slice(gate * a.hidden_size, (gate + 1) * a.hidden_size)
         gates_in[:, to_in] = padded(w_in[rows], units, inputs).reshape(-1, LANES, inputs)
         gates_rec[:, to_rec] = padded(found["weight_hh"][rows], units, units).reshape(
@@ -118,9 +120,10 @@ def pack(weights: dict[str, np.ndarray], architecture: Architecture, precision: 
     """All arrays of a network by name: conv.0.*, conv.1.*, rnn.{layer}.{direction}.*, head.*."""
     a = architecture
     units = up(a.hidden_size, LANES)
+    finer = CONVOLUTIONS[precision]
     parts = {
-        "conv.0": convolution(weights, 0, precision, ZERO),
-        "conv.1": convolution(weights, 3, precision, 0),
+        "conv.0": convolution(weights, 0, finer, ZERO),
+        "conv.1": convolution(weights, 3, finer, 0),
     }
     for number in range(a.hidden_layers):
         for side, suffix in enumerate(("", "_reverse")[: 1 + a.bidirectional]):

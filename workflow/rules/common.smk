@@ -102,13 +102,13 @@ def alone(threads):
 def preflight():
     """Stop before any work where an engine cannot run: its interpreter or machine lacks something.
 
-    torch on the CPU, in the workflow's own interpreter, has nothing that could be missing.
+    On the CPU, in the workflow's own interpreter, nothing could be missing.
     """
     planned = {job.wildcards.get("engine") for job in workflow.dag.needrun_jobs()} - {None}
     programs = {}
     for name in sorted(planned):
         engine = ENGINES[name]
-        if (engine["backend"], engine["device"], engine["python"]) != ("torchscript", "cpu", None):
+        if (engine["device"], engine["python"]) != ("cpu", None):
             python = engine["python"] or sys.executable
             programs.setdefault((python, engine["backend"], engine["device"]), name)
     for (python, backend, device), name in programs.items():

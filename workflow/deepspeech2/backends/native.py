@@ -41,23 +41,28 @@ class Backend(backends.Backend):
         if engine.form != "static":
             raise UserError("backend native has no form packed")
 
+    @property
+    def source(self) -> str:
+        return "weights"
+
     def prepare(self) -> None:
-        from deepspeech2 import kernels  # noqa: F401  it takes a second
+        from deepspeech2 import convolutions  # noqa: F401  it takes a second
 
     def compile(self, source: Path, shapes: Sequence[Shape], folder: Path) -> dict[str, Any]:
         from safetensors.numpy import save
 
-        from deepspeech2 import checkpoint, kernels, packing
+        from deepspeech2 import checkpoint, packing, vectors
         from deepspeech2.architecture import Architecture
 
         weights, description = checkpoint.read(source)
         architecture = Architecture(**description["architecture"])
         packed = packing.pack(weights, architecture, self.engine.precision)
-        text = checkpoint.metadata_of(description)
-        (folder / ARTEFACT).write_bytes(save(packed, text))
-        session = self.open(folder, 1)  # makes the kernels' code, which is kept
+        metadata = checkpoint.metadata_of({"architecture": architecture._asdict()})
+        (folder / ARTEFACT).write_bytes(save(packed, metadata))
+        session = self.open(folder, 1)  # makes the kernels' code, which numba keeps
         session.forward(session.upload(np.zeros((1, 1, architecture.bins, 1), "f4"), np.ones(1)))
-        return {"vnni": kernels.HAS_VNNI, "avx512_bf16": kernels.HAS_BF16}
+        session.close()
+        return {"vnni": vectors.HAS_VNNI, "avx512_bf16": vectors.HAS_BF16}
 
     def open(self, folder: Path, threads: int) -> backends.Session:
         import safetensors
@@ -174,25 +179,25 @@ class Session(backends.Session):
         self._finish(members, work)
 
     def _convolve(self, members, work) -> None:
-        from deepspeech2 import kernels
+        from deepspeech2.convolutions import convolutions
 
         bins = self.a.bins
         one, two = self.parts["conv.0"], self.parts["conv.1"]
-        product = work.get("product", 384, np.int32 if self.dtype == np.uint8 else np.float32)
+        dtype = np.dtype(np.uint16 if self.dtype == np.uint8 else self.dtype)
         for b in members:
             frames, start = int(self.lengths[b]), int(self.starts[b])
             wide = -(-frames // 12) * 12
             first = (bins - 1) // 2 + 1
             x = self.x[0][start * self.inputs : (start + frames) * self.inputs]
-            kernels.convolutions(
+            convolutions(
                 self.spectrograms[b, 0, :, : self.given[b]], frames,
                 one["weights"], one["zero"], one["scale"], one["shift"],
                 two["weights"], two["zero"], two["scale"], two["shift"],
-                work.get("plane", (bins + 40) * (2 * wide + 12), self.dtype),
+                work.get("plane", (bins + 40) * (2 * wide + 12), dtype),
                 work.get("floats", first * wide * 32, np.float32),
-                work.get("plane_2", (first + 20) * (wide + 10) * 32, self.dtype),
+                work.get("plane_2", (first + 20) * (wide + 10) * 32, dtype),
                 work.get("after", frames * self.inputs, np.float32),
-                product, x, self.x_scale[start : start + frames],
+                work.get("sums", 384, np.float32), x, self.x_scale[start : start + frames],
             )  # fmt: skip
 
     def _layer(self, number: int, side: int, members, work) -> None:

@@ -1,0 +1,211 @@
+"""The backend `native`: equal to the plain network, and the same bits whatever is beside it."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+from deepspeech2 import backends, kernels, packing, vectors
+from deepspeech2.architecture import Architecture
+from deepspeech2.backends import Engine
+from deepspeech2.stage import UserError
+from helpers import LABELS, run_stage, tiny_description, write_safetensors
+from test_bench import stages_to_features
+from test_network import ARCHITECTURES, batch, make, valid
+
+ENGINE = Engine("native", "cpu", "fp32", "static", "batch", {})
+# Largest difference of a posterior of tiny networks, seen: 7e-8, 3e-4, 1.4e-3.
+TOLERANCES = {"fp32": 2e-7, "bf16": 1e-3, "int8": 4e-3}
+
+
+def open_session(folder, architecture, precision="fp32", threads=1):
+    description = tiny_description(architecture)
+    if architecture.classes != len(LABELS):
+        description["labels"] = LABELS[: architecture.classes]
+        description["spectrogram"]["window_size"] = 2 * (architecture.bins - 1) / 16000
+    weights = write_safetensors(folder / "model.safetensors", architecture, None, description)
+    backend = backends.create(ENGINE._replace(precision=precision))
+    backend.prepare()
+    artefact = folder / precision
+    if not artefact.exists():
+        artefact.mkdir()
+        backend.compile(weights, [], artefact)
+    return backend.open(artefact, threads)
+
+
+def run(session, x, lengths):
+    return session.download(session.forward(session.upload(x.numpy(), lengths.numpy())))
+
+
+@pytest.mark.parametrize("precision", TOLERANCES)
+@pytest.mark.parametrize("architecture", ARCHITECTURES, ids=str)
+def test_it_computes_what_the_network_computes(tmp_path, architecture, precision):
+    net = make(architecture, "static")
+    session = open_session(tmp_path, architecture, precision)
+    for size, frames in ((1, 161), (3, 77), (16, 140), (3, 1), (1, 2)):
+        x, lengths = batch(size, frames, architecture.bins, ordered=False)
+        with torch.inference_mode():
+            expected = valid(net(x, lengths))
+        found = valid(run(session, x, lengths))
+        for one, other in zip(found, expected, strict=True):
+            assert np.abs(one - other.numpy()).max() <= TOLERANCES[precision]
+
+
+@pytest.mark.parametrize("precision", TOLERANCES)
+def test_an_utterance_is_the_same_bits_in_any_company(tmp_path, precision):
+    """Alone or in a batch, at another place, with more padding, with more threads."""
+    architecture = Architecture(161, 29, "lstm", 24, 2, True)
+    x, lengths = batch(40, 90, ordered=False)
+    whole = valid(run(open_session(tmp_path, architecture, precision), x, lengths))
+    wider = torch.nn.functional.pad(x, (0, 33))
+    for threads in (1, 2, 3, 4):
+        session = open_session(tmp_path, architecture, precision, threads)
+        for found in (run(session, x, lengths), run(session, wider, lengths)):
+            assert all((a == b).all() for a, b in zip(valid(found), whole, strict=True))
+        back = valid(run(session, x.flip(0), lengths.flip(0)))[::-1]
+        assert all((a == b).all() for a, b in zip(back, whole, strict=True))
+        for n in range(3):
+            (alone,) = valid(run(session, x[n : n + 1, ..., : lengths[n]], lengths[n : n + 1]))
+            assert (alone == whole[n]).all()
+        session.close()
+
+
+def test_what_a_session_returned_stays(tmp_path):
+    session = open_session(tmp_path, Architecture(161, 29, "lstm", 8, 2, True))
+    x, lengths = batch(3, 50)
+    first = run(session, x, lengths)[0]
+    kept = first.copy()
+    run(session, x * 2, lengths)
+    assert (first == kept).all()
+
+
+@pytest.mark.parametrize("precision", TOLERANCES)
+@pytest.mark.parametrize("rows", range(1, 7))
+def test_a_tile_is_a_product(precision, rows):
+    """Against float64 (int8: exactly), with the extreme values of each type."""
+    random = np.random.default_rng(rows)
+    inputs, dtype = 64, {"int8": np.uint8, "bf16": np.uint16, "fp32": np.float32}[precision]
+    if precision == "int8":
+        a, w = random.integers(0, 256, (rows, inputs)), random.integers(-128, 128, (64, inputs))
+        a[0], w[0], w[1] = 255, 127, -128
+        stored_a, stored_w = a.astype(np.uint8), w.astype(np.int8)
+    else:
+        a, w = random.standard_normal((rows, inputs)), random.standard_normal((64, inputs))
+        a, w = a.astype("f4"), w.astype("f4")
+        stored_a, stored_w = a, w
+        if precision == "bf16":
+            stored_a, stored_w = packing.to_bf16(a), packing.to_bf16(w)
+            a = (stored_a.astype(np.uint32) << 16).view(np.float32)
+            w = (stored_w.astype(np.uint32) << 16).view(np.float32)
+    out = np.zeros(384, np.int32 if precision == "int8" else np.float32)
+    packed = packing.lanes(stored_w, precision, 4)
+    flat = np.ascontiguousarray(stored_a, dtype).reshape(-1)
+    offsets = np.arange(rows) * inputs * flat.itemsize
+    kernels.panel(
+        rows, flat, out.ctypes.data, flat.ctypes.data, offsets.ctypes.data, packed.ctypes.data,
+        inputs * flat.itemsize // 4,
+    )  # fmt: skip
+    expected = a.astype(np.float64) @ w.astype(np.float64).T
+    found = out[: rows * 64].reshape(rows, 64)
+    error = np.abs(found - expected).max()
+    assert error == 0 if precision == "int8" else error < 2e-5
+    assert (out[rows * 64 :] == 0).all()
+
+
+def test_other_cpus_get_the_same_sums(tmp_path):
+    """The instructions that a CPU without VNNI and BF16 gets, in a process of their own."""
+    code = (
+        "import sys; from deepspeech2 import vectors; vectors.HAS_VNNI = vectors.HAS_BF16 = False; "
+        "import pytest; sys.exit(pytest.main(['-q', '-p', 'no:cacheprovider', '-k', 'is_a_product',"
+        f" {str(ROOT / 'tests/test_native.py')!r}]))"
+    )
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0 and "18 passed" in done.stdout, done.stdout[-2000:]
+
+
+def test_the_exponential_is_good_to_two_units():
+    x = np.linspace(-40, 40, 1 << 16, dtype=np.float32)
+    found = x.copy()
+    for n in range(0, len(found), 16):
+        exponential_of(found[n : n + 16])
+    exact = np.exp(x.astype(np.float64))
+    assert (np.abs(found - exact) / exact).max() < 2.5e-7
+
+
+def exponential_of(values):
+    from numba import njit
+
+    if not hasattr(exponential_of, "compiled"):
+
+        @njit
+        def compiled(values):
+            vectors.exponential(values.ctypes.data, values.ctypes.data)
+
+        exponential_of.compiled = compiled
+    exponential_of.compiled(values)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"device": "cuda:0"}, "serves the device cpu"),
+        ({"precision": "fp16"}, "computes int8, bf16, fp32, not 'fp16'"),
+        ({"form": "packed"}, "has no form packed"),
+        ({"options": {"a": 1}}, "has no option 'a'"),
+    ],
+)
+def test_settings_that_it_cannot_serve(changes, message):
+    with pytest.raises(UserError, match=message):
+        backends.create(ENGINE._replace(**changes))
+
+
+def test_weights_of_int8_keep_their_sums():
+    """`zero` undoes that activations are stored with 128 for 0.0."""
+    rows = np.random.default_rng(0).standard_normal((8, 32)).astype("f4")
+    elements, zero, scale = packing.quantise(rows, "int8", 128)
+    stored = np.full(32, 128)
+    assert ((elements.astype(int) @ stored + zero) == 0).all()
+    assert np.abs(elements * scale[:, None] - rows).max() <= scale.max() / 2 + 1e-7
+
+
+def test_int8_keeps_an4s_words(shared, an4_archive, tmp_path):
+    """The embedded model on AN4 test: at most one of 773 words more wrong, at two batch sizes."""
+    embedded = ROOT / "resources/checkpoints/embedded.safetensors"
+    for stage, *arguments in stages_to_features(embedded, an4_archive):
+        result = run_stage(stage, *arguments, cwd=tmp_path)
+        assert result.returncode == 0, result.stderr
+    wrong = {}
+    for precision in ("fp32", "bf16", "int8"):
+        engine = ["--backend", "native", "--precision", precision, "--padding", "batch"]
+        for size in ("16", "64"):
+            name = f"{precision}-{size}"
+            for stage, *arguments in (
+                ("compile", "--source", "m.safetensors", "--source-index", "m.json", "--features",
+                 "features.json", "--batch-size", size, *engine, "--artefact", name,
+                 "--index", f"{name}.json"),
+                ("posteriors", "--features", "features", "--features-index", "features.json",
+                 "--artefact", name, "--artefact-index", f"{name}.json", "--batch-size", size,
+                 *engine, "--threads", "2", "--posteriors", f"{name}.bin",
+                 "--index", f"{name}.p.json"),
+                ("decode", "--posteriors", f"{name}.bin", "--posteriors-index", f"{name}.p.json",
+                 "--features-index", "features.json", "--transcripts", f"{name}.jsonl"),
+                ("score", "--transcripts", f"{name}.jsonl", "--features-index", "features.json",
+                 "--score", f"{name}.score.json", "--alignments", f"{name}.a.jsonl"),
+            ):  # fmt: skip
+                result = run_stage(stage, *arguments, cwd=tmp_path)
+                assert result.returncode == 0, result.stderr
+            score = json.loads((tmp_path / f"{name}.score.json").read_text())["wer"]
+            wrong[precision] = sum(
+                score[key] for key in ("substitutions", "deletions", "insertions")
+            )
+        sizes = [(tmp_path / f"{precision}-{size}.bin").read_bytes() for size in ("16", "64")]
+        assert sizes[0] == sizes[1]
+    assert wrong["fp32"] == 45
+    assert wrong["bf16"] <= 46 and wrong["int8"] <= 46, wrong

@@ -11,15 +11,15 @@ from deepspeech2.vectors import affine, tile
 @jit
 def convolutions(
     spectrogram, frames, weights, zero, scale, shift, weights_2, zero_2, scale_2, shift_2,
-    plane, between_them, plane_2, after, product, x, x_scale,
+    plane, product, between_them, plane_2, product_2, after, x, x_scale,
 ):  # fmt: skip
     """Both convolutions of one utterance (bins, length) with so many frames of output.
 
     Writes x (frames * K,), K = bins of the output * CHANNELS, and x_scale (frames,). Weights are
     (41, groups, 2, LANES, per lane) and (21, groups, 2, LANES, per lane); scale and shift hold the
     batch normalisation. Past the utterance's end there is silence, as the reference's masks have
-    it. Work space: plane and plane_2, whose type decides how it is computed, product (384,) to
-    match, between_them and after float32.
+    it. Work space: plane and plane_2, whose types decide how each is computed, product and
+    product_2 (384,) to match, between_them and after float32.
     """
     size = plane.itemsize
     bins, length = spectrogram.shape
@@ -66,18 +66,19 @@ def convolutions(
         step = store(values, plane_2[to : to + frames * CHANNELS], 0, extent)
     bins_2 = (bins_1 - 1) // 2 + 1
     inputs = bins_2 * CHANNELS
+    size = plane_2.itemsize
     for m in range(CONV_ROWS):
         offsets[m] = m * CHANNELS * size
     for f in range(bins_2):
         for t in range(0, padded, CONV_ROWS):
             tile(
-                12, 2, plane, product.ctypes.data,
+                12, 2, plane_2, product_2.ctypes.data,
                 plane_2.ctypes.data + (2 * f * wide + t * CHANNELS) * size, offsets.ctypes.data,
-                weights_2.ctypes.data, 11 * CHANNELS // per, 21, wide * size,
+                weights_2.ctypes.data, 11 * CHANNELS * size // 4, 21, wide * size,
             )  # fmt: skip
             for m in range(min(CONV_ROWS, frames - t)):
                 affine(
-                    2, 1, plane, product.ctypes.data + 4 * m * CHANNELS, zero_2.ctypes.data,
+                    2, 1, plane_2, product_2.ctypes.data + 4 * m * CHANNELS, zero_2.ctypes.data,
                     scale_2.ctypes.data, step, shift_2.ctypes.data,
                     after.ctypes.data + 4 * ((t + m) * inputs + f * CHANNELS),
                 )  # fmt: skip

@@ -13,8 +13,8 @@ from deepspeech2.architecture import CHANNELS, GATES, KERNELS, Architecture
 EPSILON = 1e-5  # of the batch normalisation
 LANES = 16
 PER_LANE = {"int8": 4, "bf16": 2, "fp32": 1}
-# In int8 the convolutions, a tenth of the operations, cost most of the transcripts that change.
-CONVOLUTIONS = {"int8": "bf16", "bf16": "bf16", "fp32": "fp32"}
+# In int8 the first convolution, a hundredth of the operations, costs most of the transcripts.
+FIRST = {"int8": "bf16", "bf16": "bf16", "fp32": "fp32"}
 ZERO = 128  # what stands for 0.0 where activations have both signs
 # Where a gate's share of the input, and of the state, goes among a panel's four vectors.
 PLACES = {
@@ -120,10 +120,9 @@ def pack(weights: dict[str, np.ndarray], architecture: Architecture, precision: 
     """All arrays of a network by name: conv.0.*, conv.1.*, rnn.{layer}.{direction}.*, head.*."""
     a = architecture
     units = up(a.hidden_size, LANES)
-    finer = CONVOLUTIONS[precision]
     parts = {
-        "conv.0": convolution(weights, 0, finer, ZERO),
-        "conv.1": convolution(weights, 3, finer, 0),
+        "conv.0": convolution(weights, 0, FIRST[precision], ZERO),
+        "conv.1": convolution(weights, 3, precision, 0),
     }
     for number in range(a.hidden_layers):
         for side, suffix in enumerate(("", "_reverse")[: 1 + a.bidirectional]):

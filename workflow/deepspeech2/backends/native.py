@@ -183,7 +183,8 @@ class Session(backends.Session):
 
         bins = self.a.bins
         one, two = self.parts["conv.0"], self.parts["conv.1"]
-        dtype = np.dtype(np.uint16 if self.dtype == np.uint8 else self.dtype)
+        finer = np.uint16 if self.dtype == np.uint8 else self.dtype  # packing.FIRST
+        sums = np.int32 if self.dtype == np.uint8 else np.float32
         for b in members:
             frames, start = int(self.lengths[b]), int(self.starts[b])
             wide = -(-frames // 12) * 12
@@ -193,11 +194,13 @@ class Session(backends.Session):
                 self.spectrograms[b, 0, :, : self.given[b]], frames,
                 one["weights"], one["zero"], one["scale"], one["shift"],
                 two["weights"], two["zero"], two["scale"], two["shift"],
-                work.get("plane", (bins + 40) * (2 * wide + 12), dtype),
+                work.get("plane", (bins + 40) * (2 * wide + 12), finer),
+                work.get("product_1", 384, np.float32),
                 work.get("floats", first * wide * 32, np.float32),
-                work.get("plane_2", (first + 20) * (wide + 10) * 32, dtype),
+                work.get("plane_2", (first + 20) * (wide + 10) * 32, self.dtype),
+                work.get("product", 384, sums),
                 work.get("after", frames * self.inputs, np.float32),
-                work.get("sums", 384, np.float32), x, self.x_scale[start : start + frames],
+                x, self.x_scale[start : start + frames],
             )  # fmt: skip
 
     def _layer(self, number: int, side: int, members, work) -> None:

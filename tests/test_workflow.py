@@ -39,7 +39,8 @@ def test_plans_need_nothing(project, preset):
     options = ["--configfile", f"config/{preset}"] if preset else []
     jobs = planned(project, *options)
     engines = len(jobs["single_stream"])
-    assert engines == (2 if preset == "ascend.yaml" else 1) and len(jobs["table"]) == 1
+    pairs = 2 if preset in ("ascend.yaml", "bench.yaml") else 1  # engines, models
+    assert engines == pairs and len(jobs["table"]) == 1
     assert len(jobs["timing"]) == len(jobs["record"]) == 6 * engines and "dumpout_of" not in jobs
     assert ("fetch_corpus" in jobs) == (preset is not None)
     assert "preprocess" in snakemake(project, "--list-rules", *options).stdout

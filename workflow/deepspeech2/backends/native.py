@@ -108,7 +108,8 @@ class Session(backends.Session):
             self.parts.setdefault(part, {})[key] = array
         self.units = -(-architecture.hidden_size // 16) * 16
         self.pool = ThreadPoolExecutor(threads)
-        self.shared, self.own = Work(), [Work() for _ in range(threads)]
+        # Directions of a layer may be one job more than there are threads.
+        self.shared, self.own = Work(), [Work() for _ in range(threads + 1)]
 
     def upload(self, spectrograms: np.ndarray, lengths: np.ndarray) -> Any:
         return spectrograms, np.asarray(lengths, np.int64)
@@ -166,8 +167,7 @@ class Session(backends.Session):
             for job in jobs:
                 function(job, self.own[0])
         else:
-            spaces = (self.own[n % self.threads] for n in range(len(jobs)))
-            list(self.pool.map(function, jobs, spaces))
+            list(self.pool.map(function, jobs, self.own))
 
     def _whole(self, members, work) -> None:
         self._convolve(members, work)

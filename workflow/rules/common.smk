@@ -291,7 +291,9 @@ def features():
 def exports():
     """Weights and both traces of every selected model, with their indexes."""
     names = ["model.safetensors", "model.json"]
-    names += [f"torchscript_{form}.{end}" for form in ("static", "packed") for end in ("pt", "json")]
+    names += [
+        f"torchscript_{form}.{end}" for form in ("static", "packed") for end in ("pt", "json")
+    ]
     return expand("results/models/{model}/{name}", model=RUN["models"], name=names)
 
 

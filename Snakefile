@@ -18,6 +18,7 @@ include: "workflow/rules/features.smk"
 include: "workflow/rules/inference.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/compare.smk"
+include: "workflow/rules/bench.smk"
 
 
 # The table and the report, and every cached file behind them, so that one that was deleted is
@@ -48,14 +49,6 @@ rule dumpout:
 rule features:
     input:
         features(),
-
-
-# What benchmarks/bench.py starts from: features, exports and the eager network's transcripts.
-rule bench:
-    input:
-        features(),
-        exports(),
-        eager_transcripts(),
 
 
 # A checkpoint of one's own, as config.yaml's `train` says (config/train.yaml: the embedded model).

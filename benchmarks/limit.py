@@ -105,7 +105,7 @@ def _native(dtype: str, m: int, k: int, n: int) -> Callable:
     pool = ThreadPoolExecutor(threads)
 
     def columns(number: int) -> None:
-        sums = np.zeros(384, np.int32)
+        sums = np.zeros(kernels.SUMS, np.int32)
         part = panels * number // threads, panels * (number + 1) // threads
         _columns(*part, a, offsets, weights, groups, sums)
 

@@ -101,7 +101,7 @@ def test_a_tile_is_a_product(precision, rows):
             stored_a, stored_w = packing.to_bf16(a), packing.to_bf16(w)
             a = (stored_a.astype(np.uint32) << 16).view(np.float32)
             w = (stored_w.astype(np.uint32) << 16).view(np.float32)
-    out = np.zeros(384, np.int32 if precision == "int8" else np.float32)
+    out = np.zeros(kernels.SUMS, np.int32 if precision == "int8" else np.float32)
     packed = packing.lanes(stored_w, precision, 4)
     flat = np.ascontiguousarray(stored_a, dtype).reshape(-1)
     offsets = np.arange(rows) * inputs * flat.itemsize

@@ -19,7 +19,7 @@ def convolutions(
     (41, groups, 2, LANES, per lane) and (21, groups, 2, LANES, per lane); scale and shift hold the
     batch normalisation. Past the utterance's end there is silence, as the reference's masks have
     it. Work space: plane and plane_2, whose types decide how each is computed, product and
-    product_2 (384,) to match, between_them and after float32.
+    product_2 (SUMS,) to match, between_them and after float32.
     """
     size = plane.itemsize
     bins, length = spectrogram.shape

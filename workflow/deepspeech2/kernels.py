@@ -38,6 +38,7 @@ from deepspeech2.vectors import (
 ROWS = 6  # most rows of a recurrent layer's tile: with its weights they fill the registers
 CONV_ROWS, CONV_VECTORS = 12, 2  # of a convolution's tile: positions, and vectors of channels
 CHANNELS = CONV_VECTORS * LANES
+SUMS = ROWS * GATES * LANES  # of the largest tile, of either kind
 CHUNK = 192  # rows of the input product that are computed ahead of the recurrent steps
 # numba looks at the file of a function alone to see whether what it kept is stale; ours depend on
 # other files, too, so what it keeps goes by the hash of them all.
@@ -144,7 +145,7 @@ def layer(
     x (R * K,) and x_scale (R,) are the input; utterance b has the rows starts[b] to starts[b] +
     lengths[b]. Weights are (P, K / per lane, GATES, LANES, per lane), `*_zero`, `*_scale` and bias
     (P * 64,). out (R, units) float32 is written. Work space: ahead (CHUNK + members, P * 64)
-    float32, hidden (members * units) like x, state (members, units) float32, product (384,).
+    float32, hidden (members * units) like x, state (members, units) float32, product (SUMS,).
     """
     n = len(members)
     panels, inputs = units // LANES, len(x) // len(x_scale)

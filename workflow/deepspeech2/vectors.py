@@ -217,8 +217,7 @@ class _Vector:
 
     def sigmoid(self):
         """1 / (1 + e^-x)."""
-        one = self * 0 + 1
-        return one / ((self * -1).exp() + 1)
+        return _Vector(self.builder, self._number(1)) / ((self * -1).exp() + 1)
 
     def tanh(self):
         """(1 - e^-2x) / (1 + e^-2x)."""

@@ -6,8 +6,8 @@ they are the same bits at any batch size, padding and number of threads. The art
 weights as the kernels read them; the kernels' code is numba's, made when it is first used.
 
 int8: weights have a scale for each output, activations one for each frame (of the state too, at
-each step), and for each utterance in the convolutions. Sums are exact, and cells, normalisation
-and softmax are float32.
+each step), and in the second convolution one for each utterance. The first convolution is in
+bfloat16. Sums of int8 are exact, and cells, normalisation and softmax are float32.
 """
 
 from __future__ import annotations
@@ -180,6 +180,7 @@ class Session(backends.Session):
 
     def _convolve(self, members, work) -> None:
         from deepspeech2.convolutions import convolutions
+        from deepspeech2.kernels import CHANNELS, CONV_ROWS, SUMS
 
         bins = self.a.bins
         one, two = self.parts["conv.0"], self.parts["conv.1"]
@@ -187,7 +188,7 @@ class Session(backends.Session):
         sums = np.int32 if self.dtype == np.uint8 else np.float32
         for b in members:
             frames, start = int(self.lengths[b]), int(self.starts[b])
-            wide = -(-frames // 12) * 12
+            wide = -(-frames // CONV_ROWS) * CONV_ROWS
             first = (bins - 1) // 2 + 1
             x = self.x[0][start * self.inputs : (start + frames) * self.inputs]
             convolutions(
@@ -195,10 +196,10 @@ class Session(backends.Session):
                 one["weights"], one["zero"], one["scale"], one["shift"],
                 two["weights"], two["zero"], two["scale"], two["shift"],
                 work.get("plane", (bins + 40) * (2 * wide + 12), finer),
-                work.get("product_1", 384, np.float32),
-                work.get("floats", first * wide * 32, np.float32),
-                work.get("plane_2", (first + 20) * (wide + 10) * 32, self.dtype),
-                work.get("product", 384, sums),
+                work.get("product_1", SUMS, np.float32),
+                work.get("floats", first * wide * CHANNELS, np.float32),
+                work.get("plane_2", (first + 20) * (wide + 10) * CHANNELS, self.dtype),
+                work.get("product", SUMS, sums),
                 work.get("after", frames * self.inputs, np.float32),
                 x, self.x_scale[start : start + frames],
             )  # fmt: skip
@@ -217,7 +218,7 @@ class Session(backends.Session):
             ahead[: (kernels.CHUNK + n) * width].reshape(-1, width),
             work.get("hidden", n * self.units, self.dtype),
             work.get("state", n * self.units, np.float32)[: n * self.units].reshape(n, -1),
-            work.get("product", 384, np.int32 if self.dtype == np.uint8 else np.float32),
+            work.get("product", kernels.SUMS, np.int32 if self.dtype == np.uint8 else np.float32),
             self.outs[side],
         )  # fmt: skip
 

@@ -165,8 +165,8 @@ def test_padding_shares_are_those_of_the_assembled_batches(batch_size):
         assert found == {"longest": pytest.approx(1 - 490 / 700), "batch": 0}
 
 
-def make(seconds, frames=100):
-    return timing.Times(0.25, 0.5, seconds, 1.0, 1, 1.0, frames, frames)
+def make(seconds, frames=100, rows=1):
+    return timing.Times(0.25, 0.5, seconds, 1.0, 1, 1.0, frames, frames, rows)
 
 
 def test_percentiles_and_spread():
@@ -191,6 +191,11 @@ def test_percentiles_and_spread():
     # Wider batches take longer without being less steady.
     assert timing.summarise([make(1.0, 100), make(2.0, 200)])["spread"] == 0
     assert timing.summarise([make(1.0)])["spread"] == 0
+    # A batch of fewer rows has another pace; one that copies fill up has not, and counts.
+    short = [make(1.0, rows=4), make(1.0, rows=4), make(9.0, rows=2)]
+    assert timing.summarise(short)["spread"] == 0
+    filled = [t._replace(rows=4) for t in short[:2]] + [short[2]._replace(rows=4, utterances=0)]
+    assert timing.summarise(filled)["spread"] > 1
 
 
 GOOD = {"spread": 0.05, "batches": 10, "seconds": 10.0}

@@ -53,7 +53,10 @@ P99_BATCHES = 100  # below this many batches the 99th percentile is the maximum,
 
 
 class Times(NamedTuple):
-    """Seconds of each phase of one batch, its real utterances, their audio seconds, its frames."""
+    """Seconds of each phase of one batch, its utterances, their audio seconds, frames and rows.
+
+    `utterances` and `real_frames` are without the `rows` that fill a batch up.
+    """
 
     assemble: float
     upload: float
@@ -63,6 +66,7 @@ class Times(NamedTuple):
     audio_seconds: float
     real_frames: int
     padded_frames: int
+    rows: int
 
 
 def time_batch(
@@ -94,6 +98,7 @@ def time_batch(
         sum(utterance["seconds"] for utterance in real),
         sum(utterance["frames"] for utterance in real),
         batch.spectrograms.shape[0] * batch.spectrograms.shape[3],
+        batch.spectrograms.shape[0],
     )
 
 
@@ -153,10 +158,10 @@ def spread(times: list[Times], by_width: bool) -> float:
 
     Batches of their own widths are compared by their time per padded frame; with `by_width`, where
     many batches share one of a few widths, with the others of that width. A last batch of fewer
-    utterances is left out: fewer rows have another pace.
+    rows (only where it is not filled up) is left out: fewer rows have another pace.
     """
-    most = max(t.utterances for t in times)
-    times = [t for t in times if t.utterances == most]
+    most = max(t.rows for t in times)
+    times = [t for t in times if t.rows == most]
     pace = np.array([t.forward / t.padded_frames for t in times])
     if by_width:
         frames = np.array([t.padded_frames for t in times])

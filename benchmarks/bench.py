@@ -366,6 +366,7 @@ def profile(model: Model, name: str, engine: backends.Engine, args) -> None:
     with opened(model, engine, size, args.threads) as session:
         row = row_of(model, name, engine, size, session)
         whole, _ = timed(row, features)
+        session.profile()
         parts = dict.fromkeys(("assemble", "upload", "forward", "download", "decode"), 0.0)
         for start in range(0, len(features), size):
             times = [clock()]
@@ -382,7 +383,7 @@ def profile(model: Model, name: str, engine: backends.Engine, args) -> None:
             times.append(clock())
             for part, before, after in zip(parts, times, times[1:]):
                 parts[part] += after - before
-        inside = getattr(session, "profile", dict)()
+        inside = session.profile()
     total = sum(parts.values())
     print(f"{model.name}, {name} at batch {size}: {total:.3f} s, overlapped {whole:.3f} s")
     print("| part | seconds | share |\n|---|---|---|")

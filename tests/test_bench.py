@@ -273,6 +273,16 @@ def test_growth_and_profile_of_a_tiny_model(run, monkeypatch):
     assert "100 times as many" in out
     out = run("--profile", "cpu-fp32-packed", "--batch-sizes", "2")
     assert all(f"| {part} |" in out for part in ("assemble", "forward", "decode"))
+    assert "in it" not in out
+    out = run("--profile", "native-fp32", "--batch-sizes", "2")
+    seconds = {
+        part: float(cell)
+        for part, cell, _ in (line[1:-1].split(" | ") for line in out.splitlines()[3:])
+    }
+    inside = {part: value for part, value in seconds.items() if "in it" in part}
+    if inside:  # the kernels have a clock on this CPU
+        assert len(inside) == 9 and min(inside.values()) >= 0
+        assert sum(inside.values()) == pytest.approx(seconds[" forward"], rel=0.2, abs=1e-3)
 
 
 def line(engine, model="embedded", wrong=45, **values):

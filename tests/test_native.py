@@ -11,7 +11,7 @@ import torch
 from conftest import ROOT
 from deepspeech2 import backends, kernels, packing, vectors
 from deepspeech2.architecture import Architecture
-from deepspeech2.backends import Engine
+from deepspeech2.backends import Engine, native
 from deepspeech2.stage import UserError
 from helpers import LABELS, run_stage, tiny_description, write_safetensors
 from test_bench import stages_to_features
@@ -72,6 +72,19 @@ def test_an_utterance_is_the_same_bits_in_any_company(tmp_path, precision):
             (alone,) = valid(run(session, x[n : n + 1, ..., : lengths[n]], lengths[n : n + 1]))
             assert (alone == whole[n]).all()
         session.close()
+
+
+def test_threads_get_equally_much():
+    lengths = np.sort(np.random.default_rng(0).integers(50, 600, 64))[::-1]
+    order = np.arange(64)
+    for parts in (1, 2, 3, 4):
+        dealt = native.dealt(order, parts)
+        assert sorted(np.concatenate(dealt)) == order.tolist()
+        assert all((np.diff(part) > 0).all() for part in dealt)  # still longest first
+        sums = [lengths[part].sum() for part in dealt]
+        if 64 % (2 * parts) == 0:  # else the last round is not a whole one
+            assert max(sums) - min(sums) < 64
+    assert [part.tolist() for part in native.dealt(order[:2], 4)] == [[0], [1]]
 
 
 def test_what_a_session_returned_stays(tmp_path):

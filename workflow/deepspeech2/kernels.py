@@ -31,12 +31,14 @@ from deepspeech2.vectors import (
     affine,
     as_bits,
     as_float,
+    cycles,
     exponential,
     tile,
 )
 
 ROWS = 6  # most rows of a recurrent layer's tile: with its weights they fill the registers
 CONV_ROWS, CONV_VECTORS = 12, 2  # of a convolution's tile: positions, and vectors of channels
+CONV_STEP = 4  # positions of a convolution are rounded up to it
 CHANNELS = CONV_VECTORS * LANES
 SUMS = ROWS * GATES * LANES  # of the largest tile, of either kind
 CHUNK = 192  # rows of the input product that are computed ahead of the recurrent steps
@@ -57,6 +59,29 @@ def jit(function):
         )
     finally:
         numba.config.CACHE_DIR = before
+
+
+# What a thread's time goes to, where it is counted (`lap`).
+LAPS = (
+    *("convolutions", "input products", "their scaling", "recurrent products", "cells"),
+    *("rounding of states", "between layers", "last layer"),
+)
+
+
+@jit
+def started(spent):
+    """The time, from which `lap` counts; nothing is counted where `spent` is empty."""
+    return cycles() if len(spent) else 0
+
+
+@jit
+def lap(spent, part, since):
+    """Count the time since then for a part of LAPS; returns the time."""
+    if len(spent) == 0:
+        return since
+    now = cycles()
+    spent[part] += now - since
+    return now
 
 
 @jit
@@ -124,6 +149,17 @@ def panel(rows, like, out, a, offsets, weights, groups):
 
 
 @jit
+def positions(rows, like, out, a, offsets, weights, groups, segments, step):
+    """A tile of 1 to CONV_ROWS rows, CONV_STEP more at a time, with CONV_VECTORS vectors."""
+    if rows > 8:
+        tile(12, 2, like, out, a, offsets, weights, groups, segments, step)
+    elif rows > 4:
+        tile(8, 2, like, out, a, offsets, weights, groups, segments, step)
+    else:
+        tile(4, 2, like, out, a, offsets, weights, groups, segments, step)
+
+
+@jit
 def _cells(kind, like, mine, got, zero, scale, step, state, before, out):
     """`advance` for the kind of cell."""
     if kind == LSTM:
@@ -138,14 +174,16 @@ def _cells(kind, like, mine, got, zero, scale, step, state, before, out):
 def layer(
     kind, backward, members, lengths, starts, x, x_scale, units,
     w_in, in_zero, in_scale, bias, w_rec, rec_zero, rec_scale,
-    ahead, hidden, state, product, out,
+    ahead, hidden, state, product, out, spent,
 ):  # fmt: skip
     """One direction of a recurrent layer over the utterances `members`, longest first.
 
     x (R * K,) and x_scale (R,) are the input; utterance b has the rows starts[b] to starts[b] +
     lengths[b]. Weights are (P, K / per lane, GATES, LANES, per lane), `*_zero`, `*_scale` and bias
-    (P * 64,). out (R, units) float32 is written. Work space: ahead (CHUNK + members, P * 64)
-    float32, hidden (members * units) like x, state (members, units) float32, product (SUMS,).
+    (P * 64,). out (R, units) float32 is written. Work space: ahead (P, CHUNK + members, 64)
+    float32, hidden (members * units) like x, state (P, members, LANES) float32, product (SUMS,).
+    What is read and written together lies together: rows 4 KiB apart would share a few places of
+    the cache. `spent` as for `lap`.
     """
     n = len(members)
     panels, inputs = units // LANES, len(x) // len(x_scale)
@@ -153,15 +191,15 @@ def layer(
     in_groups, rec_groups = inputs * size // 4, units * size // 4
     in_bytes, rec_bytes = in_groups * 64 * GATES, rec_groups * 64 * GATES
     width = 64
-    offsets, row_of = np.empty(ROWS, np.int64), np.empty(len(ahead), np.int64)
+    offsets, row_of = np.empty(ROWS, np.int64), np.empty(ahead.shape[1], np.int64)
     steps = np.zeros(n, np.float32)
     nothing = np.zeros(LANES, np.float32)
-    state[:n] = 0
+    state[:] = 0
     zero_state = np.zeros(units, np.float32)
     for i in range(n):
         steps[i] = store(zero_state, hidden[i * units : (i + 1) * units], 128, np.float32(0))
     longest = lengths[members[0]]
-    begin = 0
+    begin, since = 0, started(spent)
     while begin < longest:
         # The input's share of the gates, of so many steps as fit.
         rows, end, active = 0, begin, n
@@ -186,13 +224,15 @@ def layer(
                     last - first, x, product.ctypes.data, x.ctypes.data, offsets.ctypes.data,
                     w_in.ctypes.data + p * in_bytes, in_groups,
                 )  # fmt: skip
+                since = lap(spent, 1, since)
                 for q in range(first, last):
                     affine(
                         4, 0, x, product.ctypes.data + (q - first) * 4 * width,
                         in_zero.ctypes.data + 4 * base, in_scale.ctypes.data + 4 * base,
                         x_scale[row_of[q]], bias.ctypes.data + 4 * base,
-                        ahead.ctypes.data + 4 * (q * panels * width + base),
+                        ahead[p, q].ctypes.data,
                     )  # fmt: skip
+                since = lap(spent, 2, since)
         # The recurrence.
         rows, active = 0, n
         for now in range(begin, end):
@@ -209,6 +249,7 @@ def layer(
                         last - first, x, product.ctypes.data, hidden.ctypes.data,
                         offsets.ctypes.data, w_rec.ctypes.data + p * rec_bytes, rec_groups,
                     )  # fmt: skip
+                    since = lap(spent, 3, since)
                     for i in range(first, last):
                         row = row_of[rows + i]
                         before = nothing.ctypes.data
@@ -216,24 +257,27 @@ def layer(
                             row_before = row + 1 if backward else row - 1
                             before = out.ctypes.data + 4 * (row_before * units + unit)
                         _cells(
-                            kind, x, ahead.ctypes.data + 4 * ((rows + i) * panels * width + base),
+                            kind, x, ahead[p, rows + i].ctypes.data,
                             product.ctypes.data + (i - first) * 4 * width,
                             rec_zero.ctypes.data + 4 * base, rec_scale.ctypes.data + 4 * base,
-                            steps[i], state.ctypes.data + 4 * (i * units + unit), before,
+                            steps[i], state[p, i].ctypes.data, before,
                             out.ctypes.data + 4 * (row * units + unit),
                         )  # fmt: skip
+                    since = lap(spent, 4, since)
             for i in range(active):
                 values = out[row_of[rows + i]]
                 steps[i] = store(
                     values, hidden[i * units : (i + 1) * units], 128, magnitude(values)
                 )
+            since = lap(spent, 5, since)
             rows += active
         begin = end
 
 
 @jit
-def between(first, last, left, right, both, scale, shift, x, x_scale):
+def between(first, last, left, right, both, scale, shift, x, x_scale, spent):
     """x and x_scale of the rows first to last: the directions' sum, batch-normalised (units,)."""
+    since = started(spent)
     units = left.shape[1]
     values = np.empty(units, np.float32)
     for row in range(first, last):
@@ -241,6 +285,7 @@ def between(first, last, left, right, both, scale, shift, x, x_scale):
             total = left[row, j] + right[row, j] if both else left[row, j]
             values[j] = total * scale[j] + shift[j]
         x_scale[row] = store(values, x[row * units : (row + 1) * units], 128, magnitude(values))
+    lap(spent, 6, since)
 
 
 @jit
@@ -255,8 +300,9 @@ def look_ahead(first, last, x, weights):
 
 
 @jit
-def head(first, last, left, right, both, weights, bias, classes, out):
+def head(first, last, left, right, both, weights, bias, classes, out, spent):
     """Probabilities out (rows, classes) of the rows first to last, by a softmax in float32."""
+    since = started(spent)
     units = left.shape[1]
     panels, width = len(bias) // CHANNELS, CHANNELS
     values = np.empty((CONV_ROWS, units), np.float32)
@@ -270,8 +316,8 @@ def head(first, last, left, right, both, weights, bias, classes, out):
                 r = begin + m
                 values[m, j] = left[r, j] + right[r, j] if both else left[r, j]
         for p in range(panels):
-            tile(
-                12, 2, values, product.ctypes.data, values.ctypes.data, offsets.ctypes.data,
+            positions(
+                rows, values, product.ctypes.data, values.ctypes.data, offsets.ctypes.data,
                 weights.ctypes.data + p * units * width * 4, units, 1, 0,
             )  # fmt: skip
             for m in range(rows):
@@ -289,3 +335,4 @@ def head(first, last, left, right, both, weights, bias, classes, out):
                 total += logits[m, j]
             for j in range(classes):
                 out[begin - first + m, j] = logits[m, j] / total
+    lap(spent, 7, since)

@@ -69,7 +69,7 @@ def padded(values: np.ndarray, *shape: int) -> np.ndarray:
     return np.pad(values, [(0, to - of) for of, to in zip(values.shape, shape)])
 
 
-def convolution(weights, index: int, precision: str, zero: int) -> dict[str, np.ndarray]:
+def convolution(weights, index: int, precision: str) -> dict[str, np.ndarray]:
     """The kernels' arrays of the convolution at `index` of the reference's sequence."""
     name = f"conv.seq_module.{index}"
     kernel = weights[f"{name}.weight"]  # (channels, inputs, bins, frames)
@@ -78,7 +78,7 @@ def convolution(weights, index: int, precision: str, zero: int) -> dict[str, np.
     rows = kernel.transpose(0, 2, 3, 1)  # (channels, bins, frames, inputs)
     rows = rows.reshape(*rows.shape[:2], -1)
     rows = padded(rows, *rows.shape[:2], up(rows.shape[2], PER_LANE[precision]))
-    elements, zeros, steps = quantise(rows.reshape(len(rows), -1), precision, zero)
+    elements, zeros, steps = quantise(rows.reshape(len(rows), -1), precision, 0)
     return {
         "weights": lanes(elements.reshape(rows.shape), precision, CHANNELS // LANES),
         "zero": zeros,
@@ -121,8 +121,8 @@ def pack(weights: dict[str, np.ndarray], architecture: Architecture, precision: 
     a = architecture
     units = up(a.hidden_size, LANES)
     parts = {
-        "conv.0": convolution(weights, 0, FIRST[precision], ZERO),
-        "conv.1": convolution(weights, 3, precision, 0),
+        "conv.0": convolution(weights, 0, FIRST[precision]),
+        "conv.1": convolution(weights, 3, precision),
     }
     for number in range(a.hidden_layers):
         for side, suffix in enumerate(("", "_reverse")[: 1 + a.bidirectional]):

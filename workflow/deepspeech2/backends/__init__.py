@@ -96,6 +96,13 @@ class Session(abc.ABC):
         """The most memory that the device has held, or None where it is the host's."""
         return None
 
+    def profile(self) -> dict[str, float]:
+        """Seconds of `forward` by what was done in them, since the last call of this.
+
+        Counting begins with the first call. Empty where a session does not know.
+        """
+        return {}
+
     def close(self) -> None:  # noqa: B027  most sessions have nothing to free
         """Free the device."""
 

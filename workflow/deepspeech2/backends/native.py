@@ -12,6 +12,8 @@ bfloat16. Sums of int8 are exact, and cells, normalisation and softmax are float
 
 from __future__ import annotations
 
+import platform
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -83,11 +85,22 @@ class Backend(backends.Backend):
         return {"numba": numba.__version__, "llvmlite": llvmlite.__version__}
 
 
+def dealt(order: np.ndarray, parts: int) -> list[np.ndarray]:
+    """Utterances, longest first, dealt out to so many parts, there and back: equally much for each.
+
+    There are fewer parts where there are fewer utterances.
+    """
+    turn = np.arange(len(order)) % (2 * parts)
+    part = np.minimum(turn, 2 * parts - 1 - turn)
+    return [order[part == n] for n in range(min(parts, len(order)))]
+
+
 class Work:
     """Work space of one thread, kept from batch to batch."""
 
     def __init__(self):
         self._arrays: dict[str, np.ndarray] = {}
+        self.spent = np.zeros(0, np.int64)  # by kernels.LAPS, where time is counted
 
     def get(self, name: str, size: int, dtype: Any) -> np.ndarray:
         """An array of at least `size` elements; what is in it is left from before."""
@@ -110,11 +123,14 @@ class Session(backends.Session):
         self.pool = ThreadPoolExecutor(threads)
         # Directions of a layer may be one job more than there are threads.
         self.shared, self.own = Work(), [Work() for _ in range(threads + 1)]
+        self.since: tuple[int, float] | None = None  # what `profile` last saw: both clocks
+        self.seconds = 0.0  # in `forward`
 
     def upload(self, spectrograms: np.ndarray, lengths: np.ndarray) -> Any:
         return spectrograms, np.asarray(lengths, np.int64)
 
     def forward(self, batch: Any) -> Any:
+        start = time.perf_counter()
         spectrograms, self.given = batch
         self.spectrograms = spectrograms
         self.lengths = (self.given - 1) // 2 + 1
@@ -137,19 +153,20 @@ class Session(backends.Session):
         order = np.argsort(-self.lengths, kind="stable")
         if count >= ALONE * self.threads or self.threads == 1:
             # Every thread takes its own utterances through the whole network.
-            self._together(self._whole, [order[n :: self.threads] for n in range(self.threads)])
+            self._together(self._whole, dealt(order, self.threads))
         else:
             # Threads share the utterances, and the directions of a layer.
-            parts = [p for n in range(self.threads) if len(p := order[n :: self.threads])]
+            parts = dealt(order, self.threads)
             self._together(self._convolve, parts)
             groups = max(1, -(-self.threads // sides))
-            teams = [p for n in range(groups) if len(p := order[n::groups])]
+            teams = dealt(order, groups)
             for number in range(self.a.hidden_layers):
                 if number:
-                    self._together(lambda p, w, n=number: self._between(n, p), parts)
+                    self._together(lambda p, w, n=number: self._between(n, p, w), parts)
                 jobs = [(side, team) for team in teams for side in range(sides)]
                 self._together(lambda job, w, n=number: self._layer(n, *job, w), jobs)
             self._together(self._finish, parts)
+        self.seconds += time.perf_counter() - start
         return self.result, self.lengths.astype(np.int32)
 
     def synchronize(self) -> None:
@@ -157,6 +174,23 @@ class Session(backends.Session):
 
     def download(self, result: Any) -> tuple[np.ndarray, np.ndarray]:
         return result
+
+    def profile(self) -> dict[str, float]:
+        from deepspeech2 import kernels
+
+        if platform.machine().lower() not in ("x86_64", "amd64"):
+            return {}  # kernels.lap has no clock there
+        clock, seconds = int(kernels.started(np.zeros(1, np.int64))), time.perf_counter()
+        spent = np.sum([work.spent for work in self.own], axis=0)
+        found = {}
+        if self.since is not None:
+            unit = (seconds - self.since[1]) / (clock - self.since[0])
+            found = dict(zip(kernels.LAPS, (spent * unit / self.threads).tolist()))
+            found["waiting for other threads"] = self.seconds - sum(found.values())
+        for work in self.own:
+            work.spent = np.zeros(len(kernels.LAPS), np.int64)
+        self.since, self.seconds = (clock, seconds), 0.0
+        return found
 
     def close(self) -> None:
         self.pool.shutdown()
@@ -173,14 +207,14 @@ class Session(backends.Session):
         self._convolve(members, work)
         for number in range(self.a.hidden_layers):
             if number:
-                self._between(number, members)
+                self._between(number, members, work)
             for side in range(1 + self.a.bidirectional):
                 self._layer(number, side, members, work)
         self._finish(members, work)
 
     def _convolve(self, members, work) -> None:
         from deepspeech2.convolutions import convolutions
-        from deepspeech2.kernels import CHANNELS, CONV_ROWS, SUMS
+        from deepspeech2.kernels import CHANNELS, CONV_STEP, SUMS
 
         bins = self.a.bins
         one, two = self.parts["conv.0"], self.parts["conv.1"]
@@ -188,41 +222,42 @@ class Session(backends.Session):
         sums = np.int32 if self.dtype == np.uint8 else np.float32
         for b in members:
             frames, start = int(self.lengths[b]), int(self.starts[b])
-            wide = -(-frames // CONV_ROWS) * CONV_ROWS
+            wide = -(-frames // CONV_STEP) * CONV_STEP
             first = (bins - 1) // 2 + 1
             x = self.x[0][start * self.inputs : (start + frames) * self.inputs]
             convolutions(
                 self.spectrograms[b, 0, :, : self.given[b]], frames,
                 one["weights"], one["zero"], one["scale"], one["shift"],
                 two["weights"], two["zero"], two["scale"], two["shift"],
-                work.get("plane", (bins + 40) * (2 * wide + 12), finer),
+                work.get("plane", bins * (2 * wide + 12), finer),
                 work.get("product_1", SUMS, np.float32),
                 work.get("floats", first * wide * CHANNELS, np.float32),
-                work.get("plane_2", (first + 20) * (wide + 10) * CHANNELS, self.dtype),
+                work.get("plane_2", first * (wide + 10) * CHANNELS, self.dtype),
                 work.get("product", SUMS, sums),
                 work.get("after", frames * self.inputs, np.float32),
-                x, self.x_scale[start : start + frames],
+                x, self.x_scale[start : start + frames], work.spent,
             )  # fmt: skip
 
     def _layer(self, number: int, side: int, members, work) -> None:
         from deepspeech2 import kernels
 
         p = self.parts[f"rnn.{number}.{side}"]
-        n, width = len(members), 4 * self.units
-        ahead = work.get("ahead", (kernels.CHUNK + n) * width, np.float32)
+        n, units, panels = len(members), self.units, self.units // 16
+        slots = kernels.CHUNK + n
+        ahead = work.get("ahead", slots * 4 * units, np.float32)[: slots * 4 * units]
         kernels.layer(
             KINDS[self.a.rnn_type], side, members, self.lengths, self.starts,
-            self.x[number > 0], self.x_scale, self.units,
+            self.x[number > 0], self.x_scale, units,
             p["w_in"], p["in_zero"], p["in_scale"], p["bias"],
             p["w_rec"], p["rec_zero"], p["rec_scale"],
-            ahead[: (kernels.CHUNK + n) * width].reshape(-1, width),
-            work.get("hidden", n * self.units, self.dtype),
-            work.get("state", n * self.units, np.float32)[: n * self.units].reshape(n, -1),
+            ahead.reshape(panels, slots, 64),
+            work.get("hidden", n * units, self.dtype),
+            work.get("state", n * units, np.float32)[: n * units].reshape(panels, n, 16),
             work.get("product", kernels.SUMS, np.int32 if self.dtype == np.uint8 else np.float32),
-            self.outs[side],
+            self.outs[side], work.spent,
         )  # fmt: skip
 
-    def _between(self, number: int, members) -> None:
+    def _between(self, number: int, members, work) -> None:
         from deepspeech2 import kernels
 
         p = self.parts[f"between.{number}"]
@@ -230,7 +265,7 @@ class Session(backends.Session):
             first = int(self.starts[b])
             kernels.between(
                 first, first + int(self.lengths[b]), self.outs[0], self.outs[-1],
-                self.a.bidirectional, p["scale"], p["shift"], self.x[1], self.x_scale,
+                self.a.bidirectional, p["scale"], p["shift"], self.x[1], self.x_scale, work.spent,
             )  # fmt: skip
 
     def _finish(self, members, work) -> None:
@@ -244,5 +279,5 @@ class Session(backends.Session):
                 kernels.look_ahead(first, last, self.outs[0], self.parts["look_ahead"]["weights"])
             kernels.head(
                 first, last, self.outs[0], self.outs[-1], self.a.bidirectional,
-                p["weights"], p["bias"], self.a.classes, self.result[b],
+                p["weights"], p["bias"], self.a.classes, self.result[b], work.spent,
             )  # fmt: skip

@@ -68,8 +68,9 @@ def write_features(job) -> str:
     padded = np.empty((settings.bins, frames_max), np.float32)
     padded[:, :frames] = features
     padded[:, frames:] = 0
-    (folder / "spect" / f"data{number}.bin").write_bytes(padded)
-    (folder / "sizes" / f"data{number}.bin").write_bytes(np.int32(frames))
+    for kind, content in (("spect", padded), ("sizes", np.int32(frames))):
+        with open(f"{folder}/{kind}/data{number}.bin", "wb") as file:
+            file.write(content)
     return files.sha256_bytes(padded)
 
 

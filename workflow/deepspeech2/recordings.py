@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import csv
 import functools
+import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -67,15 +68,24 @@ def clean(text: str) -> str:
     return " ".join(text.split())
 
 
+def _resolved(folder: str) -> str:
+    return str(Path(folder).resolve())
+
+
 def inside(
-    root: Path, name: str, where: str | Path, resolve: Callable[[Path], Path] = Path.resolve
+    root: Path, name: str, where: str | Path, resolved: Callable[[str], str] = _resolved
 ) -> Path:
-    """`root / name`, refused where it leads outside `root`. `resolve` is asked for folders only."""
+    """`root / name`, refused where it leads outside `root`. `resolved` is asked for folders only.
+
+    It works on text, for most of what reading a manifest takes goes here.
+    """
     path = root / name
     try:
-        plain = path.name != ".." and name.isprintable() and not path.is_symlink()
-        real = resolve(path.parent) / path.name if plain else path.resolve()
-        safe = resolve(root) in real.parents
+        text = os.path.join(root, name)
+        folder, last = os.path.split(text)
+        plain = last not in ("", ".", "..") and name.isprintable() and not os.path.islink(text)
+        real = f"{resolved(folder)}/{last}" if plain else str(path.resolve())
+        safe = real.startswith(f"{resolved(str(root)).rstrip('/')}/")
     except (ValueError, RuntimeError, OSError) as error:  # NUL bytes, loops of links
         raise UserError(
             f"{where}: {name!r} is no usable path ({error!r:.100}); rename it"
@@ -149,7 +159,8 @@ def read_manifest(manifest: str | Path) -> list[Sample]:
     if not isinstance(entries, list) or not isinstance(data.get("root_path"), str):
         raise UserError(f"{manifest}: not a manifest (needs root_path and samples)")
     root = manifest.parent / data["root_path"]
-    resolve = functools.lru_cache(Path.resolve)  # most files lie in the same few folders
+    index = str(manifest.parent / str(data.get("index", "")))
+    resolved = functools.lru_cache(_resolved)  # most files lie in the same few folders
     samples = []
     for number, entry in enumerate(entries):
         where = f"{manifest}: samples[{number}]"
@@ -162,8 +173,8 @@ def read_manifest(manifest: str | Path) -> list[Sample]:
         if not wav or not txt:
             raise UserError(f"{where}: needs wav_path and transcript_path")
         extra = {key: values[key] for key in Sample._fields[3:-1] if key in values}
-        extra["index"] = str(manifest.parent / str(data.get("index", "")))
-        paths = inside(root, wav, where, resolve), inside(root, txt, where, resolve)
+        extra["index"] = index
+        paths = inside(root, wav, where, resolved), inside(root, txt, where, resolved)
         samples.append(Sample(values.get("id") or _id(paths[0], root), *paths, **extra))
         _check_id(samples[-1].id, where)
     return samples

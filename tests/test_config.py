@@ -27,6 +27,7 @@ AUGMENTATION = {
 
 def complete(*changes, **top):
     found = copy.deepcopy(DEFAULT)
+    found["run"]["engines"] = ["cpu-fp32"]  # the entry that spells everything out
     found.update(top)
     for keys, value in changes:
         place = found

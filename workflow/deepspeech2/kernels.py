@@ -41,7 +41,7 @@ CONV_ROWS, CONV_VECTORS = 12, 2  # of a convolution's tile: positions, and vecto
 CONV_STEP = 4  # positions of a convolution are rounded up to it
 CHANNELS = CONV_VECTORS * LANES
 SUMS = ROWS * GATES * LANES  # of the largest tile, of either kind
-CHUNK = 192  # rows of the input product that are computed ahead of the recurrent steps
+CHUNK = 64  # rows of the input product that are computed ahead of the recurrent steps
 # numba looks at the file of a function alone to see whether what it kept is stale; ours depend on
 # other files, too, so what it keeps goes by the hash of them all.
 _PLACE = Path(__file__).parent / "__pycache__"

@@ -17,7 +17,9 @@ from numba.extending import intrinsic
 LANES = 16  # numbers of 32 bits in a vector
 GATES = 4  # vectors in a panel of a recurrent layer
 CEILING = np.float32(20)  # of the clipped rectifier
-LSTM, GRU, RNN = 0, 1, 2
+# Not from 0: where LLVM knows that a number is 0, it may put it for any 0, in an address, too. What
+# numba keeps for callers then reads from a null pointer, and is thrown away there as impossible.
+LSTM, GRU, RNN = 1, 2, 3
 PER_LANE = {"uint8": 4, "uint16": 2, "float32": 1}  # activations' elements in 32 bits
 
 _I64, _I32 = ir.IntType(64), ir.IntType(32)

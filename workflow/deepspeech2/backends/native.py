@@ -27,7 +27,7 @@ from deepspeech2.stage import UserError
 
 ARTEFACT = "weights.safetensors"
 TYPES = {"int8": np.uint8, "bf16": np.uint16, "fp32": np.float32}  # of activations
-KINDS = {"lstm": 0, "gru": 1, "rnn": 2}
+KINDS = {"lstm": 1, "gru": 2, "rnn": 3}  # vectors.LSTM ...
 ALONE = 16  # utterances a thread from which on each computes its own, and none waits for others
 
 

@@ -45,21 +45,23 @@ CHUNK = 64  # rows of the input product that are computed ahead of the recurrent
 # numba looks at the file of a function alone to see whether what it kept is stale; ours depend on
 # other files, too, so what it keeps goes by the hash of them all.
 _PLACE = Path(__file__).parent / "__pycache__"
-if not os.access(_PLACE if _PLACE.exists() else _PLACE.parent, os.W_OK):
+_ASKED_FOR = numba.config.CACHE_DIR  # NUMBA_CACHE_DIR
+if _ASKED_FOR:
+    _PLACE = Path(_ASKED_FOR)
+elif not os.access(_PLACE if _PLACE.exists() else _PLACE.parent, os.W_OK):
     _PLACE = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "deepspeech2").expanduser()
 _KEPT = _PLACE / f"kernels-{sources.digest('deepspeech2.convolutions')[:16]}"
 
 
 def jit(function):
     """`function`, compiled when it is first called, and kept for the next process."""
-    before = numba.config.CACHE_DIR  # NUMBA_CACHE_DIR
-    numba.config.CACHE_DIR = before or str(_KEPT)
+    numba.config.CACHE_DIR = str(_KEPT)
     try:
         return njit(cache=True, nogil=True, fastmath={"contract", "nsz"}, error_model="numpy")(
             function
         )
     finally:
-        numba.config.CACHE_DIR = before
+        numba.config.CACHE_DIR = _ASKED_FOR
 
 
 # What a thread's time goes to, where it is counted (`lap`).

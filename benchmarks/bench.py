@@ -101,6 +101,10 @@ class Model:
     def __init__(self, results: Path, dataset: str, name: str, random: bool):
         self.name, self.random = name, random
         self.folder, place = results / "models" / name, results / dataset / name
+        for needed in (self.folder / "model.json", place / "eager" / "transcripts.jsonl"):
+            if not needed.exists():
+                command = "`make bench-inputs [ARCHIVE=PATH]`"
+                raise UserError(f"{needed}: not there; it is made by {command}")
         description = read_json(self.folder / "model.json")
         self.labels: list[str] = description["labels"]
         self.architecture = Architecture(**description["architecture"])

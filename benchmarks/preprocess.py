@@ -102,6 +102,8 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--place", type=Path, default=MEMORY if MEMORY.is_dir() else None)
     args = parser.parse_args()
+    if not args.archive.exists():
+        parser.error(f"{args.archive}: no such file or folder; name AN4's archive")
 
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "checkout"

@@ -225,7 +225,8 @@ def test_bad_input_is_named_and_leaves_nothing(tmp_path):
     assert_one_line_error(preprocess(folder, out, manifest=good), "u2.wav", "no such audio file")
     double = tmp_path / "double.json"
     sample = {"wav_path": "u0.wav", "transcript_path": "u0.txt"}
-    double.write_text(json.dumps({"root_path": str(folder), "samples": [sample, sample]}))
+    other = {"wav_path": "u1.wav", "transcript_path": "u1.txt"}
+    double.write_text(json.dumps({"root_path": str(folder), "samples": [sample, other, sample]}))
     assert_one_line_error(preprocess(folder, out, manifest=double), "two utterances", "'u0'")
     double.write_text(json.dumps({"root_path": str(folder), "samples": []}))
     assert_one_line_error(preprocess(folder, out, manifest=double), "no utterances")

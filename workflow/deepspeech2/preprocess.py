@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -25,9 +26,9 @@ CHUNK = 32  # utterances that a process gets at a time
 
 
 class Prepared(NamedTuple):
-    """What the first pass finds out about an utterance."""
+    """What the first pass finds out about the utterance of this number in the manifest."""
 
-    sample: recordings.Sample
+    given: int
     frames: int
     seconds: float
     targets: list[int]
@@ -35,7 +36,7 @@ class Prepared(NamedTuple):
 
 
 class Settings(NamedTuple):
-    """What every worker needs: the manifest as given, labels, spectrogram, the characters' rule."""
+    """The manifest as given, labels, spectrogram, the rule for characters that are no labels."""
 
     manifest: str
     labels: list[str]
@@ -44,8 +45,8 @@ class Settings(NamedTuple):
 
 
 def inspect(job) -> Prepared:
-    """First pass: check one utterance's audio and transcript, and measure them."""
-    sample, settings = job
+    """First pass: check one utterance's files and transcript, and measure them."""
+    given, sample, settings = job
     for path, expected in ((sample.wav, sample.wav_sha256), (sample.txt, sample.txt_sha256)):
         if expected:
             files.require_unaltered(path, expected, sample.index)
@@ -55,9 +56,9 @@ def inspect(job) -> Prepared:
     targets = labels.encode(text, settings.labels, settings.drop_unknown, str(sample.txt))
     if not "".join(settings.labels[t] for t in targets).strip():
         raise UserError(f"{sample.txt}: no character of the transcript is one of the labels")
-    samples, notes = audio.read(sample.wav)
-    frames = settings.spectrogram.frames(len(samples))
-    return Prepared(sample, frames, len(samples) / audio.SAMPLE_RATE, targets, notes)
+    count, notes = audio.length(sample.wav)
+    frames = settings.spectrogram.frames(count)
+    return Prepared(given, frames, count / audio.SAMPLE_RATE, targets, notes)
 
 
 def write_features(job) -> str:
@@ -79,29 +80,27 @@ def preprocess(settings: Settings, folder: Path, processes: int) -> dict:
     samples = recordings.read_manifest(settings.manifest)
     if not samples:
         raise UserError(f"{settings.manifest}: lists no utterances")
+    ids = [sample.id for sample in samples]
+    [(name, count)] = Counter(ids).most_common(1)
+    if count > 1:
+        raise UserError(f"{settings.manifest}: two utterances have the id {name!r}; rename one")
     # Once a block of this size was freed, glibc keeps the processes' smaller ones at hand, instead
     # of giving each back to the system and having it cleared anew.
     np.empty(KEPT, np.uint8)
     with ProcessPoolExecutor(processes) as pool:
-        jobs = ((sample, settings) for sample in samples)
+        jobs = ((number, sample, settings) for number, sample in enumerate(samples))
         # Chunks come back in order: an error names the first bad utterance, whatever their size.
         chunk = min(CHUNK, -(-len(samples) // processes))
         inspected = pool.map(inspect, jobs, chunksize=chunk)
         found = stage.progress(inspected, len(samples), "inspect", "utterance")
-        prepared = sorted(found, key=lambda p: (-p.frames, p.sample.id))
-        given = {sample.id: number for number, sample in enumerate(samples)}
-        for first, second in zip(prepared, prepared[1:]):
-            if first.sample.id == second.sample.id:
-                raise UserError(
-                    f"{settings.manifest}: two utterances have the id "
-                    f"{first.sample.id!r}; rename one"
-                )
+        prepared = sorted(found, key=lambda p: (-p.frames, ids[p.given]))
         frames_max = prepared[0].frames
-        _require_space(folder, len(prepared), settings.spectrogram.bins * frames_max * 4, prepared)
+        size, longest = settings.spectrogram.bins * frames_max * 4, prepared[0]
+        _require_space(folder, len(ids), size, f"{ids[longest.given]!r}, {longest.seconds:.1f} s")
         (folder / "spect").mkdir()
         (folder / "sizes").mkdir()
         jobs = (
-            (p.sample.wav, number, frames_max, folder, settings.spectrogram)
+            (str(samples[p.given].wav), number, frames_max, str(folder), settings.spectrogram)
             for number, p in enumerate(prepared, 1)
         )
         written = pool.map(write_features, jobs, chunksize=chunk)
@@ -116,7 +115,7 @@ def preprocess(settings: Settings, folder: Path, processes: int) -> dict:
         (folder / "sizes" / name).write_text(text, encoding="ascii")
     for p in prepared:
         for note in p.notes:
-            log.info("%s: %s", p.sample.wav, note)
+            log.info("%s: %s", samples[p.given].wav, note)
     return {
         "manifest": Path(settings.manifest).name,
         "manifest_sha256": files.sha256(settings.manifest),
@@ -127,9 +126,9 @@ def preprocess(settings: Settings, folder: Path, processes: int) -> dict:
         "files": {f"sizes/{name}": files.sha256(folder / "sizes" / name) for name in texts},
         "utterances": [
             {
-                "id": p.sample.id,
-                "speaker": p.sample.speaker,
-                "given": given[p.sample.id],
+                "id": ids[p.given],
+                "speaker": samples[p.given].speaker,
+                "given": p.given,
                 "frames": p.frames,
                 "seconds": p.seconds,
                 "reference": "".join(settings.labels[t] for t in p.targets),
@@ -140,14 +139,12 @@ def preprocess(settings: Settings, folder: Path, processes: int) -> dict:
     }
 
 
-def _require_space(folder: Path, count: int, size: int, prepared: list[Prepared]) -> None:
+def _require_space(folder: Path, count: int, size: int, longest: str) -> None:
     free = shutil.disk_usage(folder).free
     if count * size > free:
-        longest = prepared[0]
         raise UserError(
-            f"{folder.parent}: {count} utterances padded to the longest ({longest.sample.id!r}, "
-            f"{longest.seconds:.1f} s) need {count * size >> 20} MiB, {free >> 20} MiB are free; "
-            "make room or remove the longest"
+            f"{folder.parent}: {count} utterances padded to the longest ({longest}) need "
+            f"{count * size >> 20} MiB, {free >> 20} MiB are free; make room or remove the longest"
         )
 
 

@@ -39,7 +39,7 @@ def stft(samples: np.ndarray, settings: Spectrogram) -> np.ndarray:
     period = max(1, 2 * len(end) - 2)
     places = np.arange(len(end), len(end) + half) % period
     tail = end[np.minimum(places, period - places) if len(end) > 1 else places]
-    padded = np.concatenate([samples[half:0:-1], samples, tail]).astype(np.float64)
+    padded = np.concatenate([samples[half:0:-1], samples, tail], dtype=np.float64)
     # What sliding_window_view shows, in a fortieth of its time. numpy checks that it is inside.
     count = (len(padded) - settings.n_fft) // hop + 1
     frames = np.ndarray((count, settings.n_fft), padded.dtype, padded, strides=(hop * 8, 8))

@@ -92,7 +92,7 @@ def _columns(first, last, a, offsets, weights, groups, sums):
                 kernels.panel(
                     min(kernels.ROWS, rows - row), a, sums.ctypes.data, a.ctypes.data,
                     offsets.ctypes.data + 8 * row, weights.ctypes.data + number * groups * 256,
-                    groups,
+                    groups, weights.ctypes.data + (number + 1) * groups * 256,
                 )  # fmt: skip
 
 

@@ -120,7 +120,7 @@ def test_a_tile_is_a_product(precision, rows):
     offsets = np.arange(rows) * inputs * flat.itemsize
     kernels.panel(
         rows, flat, out.ctypes.data, flat.ctypes.data, offsets.ctypes.data, packed.ctypes.data,
-        inputs * flat.itemsize // 4,
+        inputs * flat.itemsize // 4, packed.ctypes.data,
     )  # fmt: skip
     expected = a.astype(np.float64) @ w.astype(np.float64).T
     found = out[: rows * 64].reshape(rows, 64)

@@ -135,31 +135,31 @@ def _store_as(values, out, zero, extent):
 
 
 @jit
-def panel(rows, like, out, a, offsets, weights, groups):
-    """A tile of 1 to ROWS rows with a panel of GATES vectors."""
+def panel(rows, like, out, a, offsets, weights, groups, upcoming):
+    """A tile of 1 to ROWS rows with a panel of GATES vectors; `upcoming` as for `tile`."""
     if rows == 6:
-        tile(6, 4, like, out, a, offsets, weights, groups, 1, 0)
+        tile(6, 4, like, out, a, offsets, weights, groups, 1, 0, upcoming)
     elif rows == 5:
-        tile(5, 4, like, out, a, offsets, weights, groups, 1, 0)
+        tile(5, 4, like, out, a, offsets, weights, groups, 1, 0, upcoming)
     elif rows == 4:
-        tile(4, 4, like, out, a, offsets, weights, groups, 1, 0)
+        tile(4, 4, like, out, a, offsets, weights, groups, 1, 0, upcoming)
     elif rows == 3:
-        tile(3, 4, like, out, a, offsets, weights, groups, 1, 0)
+        tile(3, 4, like, out, a, offsets, weights, groups, 1, 0, upcoming)
     elif rows == 2:
-        tile(2, 4, like, out, a, offsets, weights, groups, 1, 0)
+        tile(2, 4, like, out, a, offsets, weights, groups, 1, 0, upcoming)
     else:
-        tile(1, 4, like, out, a, offsets, weights, groups, 1, 0)
+        tile(1, 4, like, out, a, offsets, weights, groups, 1, 0, upcoming)
 
 
 @jit
 def positions(rows, like, out, a, offsets, weights, groups, segments, step):
     """A tile of 1 to CONV_ROWS rows, CONV_STEP more at a time, with CONV_VECTORS vectors."""
     if rows > 8:
-        tile(12, 2, like, out, a, offsets, weights, groups, segments, step)
+        tile(12, 2, like, out, a, offsets, weights, groups, segments, step, weights)
     elif rows > 4:
-        tile(8, 2, like, out, a, offsets, weights, groups, segments, step)
+        tile(8, 2, like, out, a, offsets, weights, groups, segments, step, weights)
     else:
-        tile(4, 2, like, out, a, offsets, weights, groups, segments, step)
+        tile(4, 2, like, out, a, offsets, weights, groups, segments, step, weights)
 
 
 @jit
@@ -190,17 +190,15 @@ def layer(
     """
     n = len(members)
     panels, inputs = units // LANES, len(x) // len(x_scale)
-    size = x.itemsize
+    width, size = 64, x.itemsize
     in_groups, rec_groups = inputs * size // 4, units * size // 4
     in_bytes, rec_bytes = in_groups * 64 * GATES, rec_groups * 64 * GATES
-    width = 64
     offsets, row_of = np.empty(ROWS, np.int64), np.empty(ahead.shape[1], np.int64)
     steps = np.zeros(n, np.float32)
-    nothing = np.zeros(LANES, np.float32)
+    nothing = np.zeros(units, np.float32)
     state[:] = 0
-    zero_state = np.zeros(units, np.float32)
     for i in range(n):
-        steps[i] = store(zero_state, hidden[i * units : (i + 1) * units], 128, np.float32(0))
+        steps[i] = store(nothing, hidden[i * units : (i + 1) * units], 128, np.float32(0))
     longest = lengths[members[0]]
     begin, since = 0, started(spent)
     while begin < longest:
@@ -226,6 +224,8 @@ def layer(
                 panel(
                     last - first, x, product.ctypes.data, x.ctypes.data, offsets.ctypes.data,
                     w_in.ctypes.data + p * in_bytes, in_groups,
+                    # Of the next panel, which comes from the third cache, each part fetches a part.
+                    w_in.ctypes.data + (p + 1) % panels * in_bytes + part * in_groups * 64,
                 )  # fmt: skip
                 since = lap(spent, 1, since)
                 for q in range(first, last):
@@ -251,6 +251,7 @@ def layer(
                     panel(
                         last - first, x, product.ctypes.data, hidden.ctypes.data,
                         offsets.ctypes.data, w_rec.ctypes.data + p * rec_bytes, rec_groups,
+                        w_rec.ctypes.data + (p + 1) % panels * rec_bytes + part * rec_groups * 64,
                     )  # fmt: skip
                     since = lap(spent, 3, since)
                     for i in range(first, last):

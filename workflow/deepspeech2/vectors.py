@@ -80,11 +80,12 @@ def _dot(builder, dtype, total, a, w):
 
 
 @intrinsic(prefer_literal=True)
-def tile(typing, rows, vectors, like, out, a, offsets, weights, groups, segments, step):
+def tile(typing, rows, vectors, like, out, a, offsets, weights, groups, segments, step, upcoming):
     """out[m, v] = sum over segments s and groups k of a[offsets[m] + s * step + 4 k] * weights.
 
     Addresses and distances are in bytes. `out` gets (rows, vectors, LANES) of 32 bits; `weights`
-    are (segments, groups, vectors) vectors; `like` is any array of the activations' type.
+    are (segments, groups, vectors) vectors; `like` is any array of the activations' type. Of what
+    is at `upcoming`, a cache line a group is brought near meanwhile.
     """
     if not isinstance(rows, types.IntegerLiteral):
         return None
@@ -95,7 +96,7 @@ def tile(typing, rows, vectors, like, out, a, offsets, weights, groups, segments
         return ir.Constant(_I64, value)
 
     def codegen(context, builder, signature, args):
-        out, a, offsets, weights, groups, segments, step = args[3:]
+        out, a, offsets, weights, groups, segments, step, upcoming = args[3:]
 
         def pointer(address, kind):
             return builder.inttoptr(address, ir.PointerType(kind))
@@ -120,6 +121,10 @@ def tile(typing, rows, vectors, like, out, a, offsets, weights, groups, segments
                     panel.append(builder.load(pointer(builder.add(at, number(64 * v)), _INTS)))
                     panel[-1].align = 4
                 ahead = builder.shl(group.index, number(2))
+                line = builder.add(upcoming, builder.mul(number_of, number(64)))
+                how = (ir.Constant(_I32, n) for n in (0, 2, 1))  # to read, second cache, data
+                place = pointer(line, ir.IntType(8))
+                _call(builder, "llvm.prefetch.p0", ir.VoidType(), place, *how)
                 for m in range(count):
                     four = builder.load(pointer(builder.add(rows_at[m], ahead), _I32))
                     four.align = 1
@@ -137,7 +142,7 @@ def tile(typing, rows, vectors, like, out, a, offsets, weights, groups, segments
                 builder.store(builder.load(totals[m][v]), pointer(place, kind)).align = 4
         return context.get_dummy_value()
 
-    return types.void(rows, vectors, like, *[types.intp] * 7), codegen
+    return types.void(rows, vectors, like, *[types.intp] * 8), codegen
 
 
 class _Vector:

@@ -7,11 +7,12 @@ decides the instruction: uint8 with int8 weights (four products a lane, VNNI), b
 
 from __future__ import annotations
 
-import llvmlite.binding
+import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
+from numba.core.codegen import get_host_cpu_features
 from numba.extending import intrinsic
 
 LANES = 16  # numbers of 32 bits in a vector
@@ -24,8 +25,10 @@ PER_LANE = {"uint8": 4, "uint16": 2, "float32": 1}  # activations' elements in 3
 
 _I64, _I32 = ir.IntType(64), ir.IntType(32)
 _INTS, _FLOATS = ir.VectorType(_I32, LANES), ir.VectorType(ir.FloatType(), LANES)
-FEATURES = llvmlite.binding.get_host_cpu_features()
-HAS_VNNI, HAS_BF16 = bool(FEATURES.get("avx512vnni")), bool(FEATURES.get("avx512bf16"))
+# As numba: NUMBA_CPU_NAME and NUMBA_CPU_FEATURES make code for another CPU.
+_ASKED_FOR = numba.config.CPU_FEATURES
+_FEATURES = (get_host_cpu_features() if _ASKED_FOR is None else _ASKED_FOR).split(",")
+HAS_VNNI, HAS_BF16 = "+avx512vnni" in _FEATURES, "+avx512bf16" in _FEATURES
 
 
 class _BFloat(ir.types.Type):
@@ -44,6 +47,13 @@ class _BFloat(ir.types.Type):
 def _call(builder, name, result, *args):
     kind = ir.FunctionType(result, [arg.type for arg in args])
     return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), args)
+
+
+def _fetch(builder, address, write, cache):
+    """Have the line of 64 bytes there brought to the first (3) or second (2) cache."""
+    place = builder.inttoptr(address, ir.PointerType(ir.IntType(8)))
+    how = (ir.Constant(_I32, number) for number in (write, cache, 1))
+    _call(builder, "llvm.prefetch.p0", ir.VoidType(), place, *how)
 
 
 def _dot(builder, dtype, total, a, w):
@@ -121,10 +131,8 @@ def tile(typing, rows, vectors, like, out, a, offsets, weights, groups, segments
                     panel.append(builder.load(pointer(builder.add(at, number(64 * v)), _INTS)))
                     panel[-1].align = 4
                 ahead = builder.shl(group.index, number(2))
-                line = builder.add(upcoming, builder.mul(number_of, number(64)))
-                how = (ir.Constant(_I32, n) for n in (0, 2, 1))  # to read, second cache, data
-                place = pointer(line, ir.IntType(8))
-                _call(builder, "llvm.prefetch.p0", ir.VoidType(), place, *how)
+                line = builder.mul(number_of, number(64))
+                _fetch(builder, builder.add(upcoming, line), 0, 2)
                 for m in range(count):
                     four = builder.load(pointer(builder.add(rows_at[m], ahead), _I32))
                     four.align = 1
@@ -304,6 +312,21 @@ def advance(typing, kind, like, mine, got, zero, scale, step, state, before, out
 
     kinds = [types.intp] * 4 + [types.float32] + [types.intp] * 3
     return types.void(kind, like, *kinds), codegen
+
+
+@intrinsic(prefer_literal=True)
+def fetch(typing, address, lines, write):
+    """Have so many lines of 64 bytes brought near; `write` is 1 where they will be written to."""
+    if not isinstance(lines, types.IntegerLiteral):
+        return None
+
+    def codegen(context, builder, signature, args):
+        for line in range(lines.literal_value):
+            place = builder.add(args[0], ir.Constant(_I64, 64 * line))
+            _fetch(builder, place, write.literal_value, 3)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, lines, write), codegen
 
 
 @intrinsic

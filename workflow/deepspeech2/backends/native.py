@@ -48,7 +48,7 @@ class Backend(backends.Backend):
         return "weights"
 
     def prepare(self) -> None:
-        from deepspeech2 import convolutions  # noqa: F401  it takes a second
+        from deepspeech2 import convolutions, layers  # noqa: F401  it takes a second
 
     def compile(self, source: Path, shapes: Sequence[Shape], folder: Path) -> dict[str, Any]:
         from safetensors.numpy import save
@@ -239,13 +239,13 @@ class Session(backends.Session):
             )  # fmt: skip
 
     def _layer(self, number: int, side: int, members, work) -> None:
-        from deepspeech2 import kernels
+        from deepspeech2 import kernels, layers
 
         p = self.parts[f"rnn.{number}.{side}"]
         n, units, panels = len(members), self.units, self.units // 16
-        slots = kernels.CHUNK + n
+        slots = layers.CHUNK + n
         ahead = work.get("ahead", slots * 4 * units, np.float32)[: slots * 4 * units]
-        kernels.layer(
+        layers.layer(
             KINDS[self.a.rnn_type], side, members, self.lengths, self.starts,
             self.x[number > 0], self.x_scale, units,
             p["w_in"], p["in_zero"], p["in_scale"], p["bias"],
@@ -258,26 +258,26 @@ class Session(backends.Session):
         )  # fmt: skip
 
     def _between(self, number: int, members, work) -> None:
-        from deepspeech2 import kernels
+        from deepspeech2 import layers
 
         p = self.parts[f"between.{number}"]
         for b in members:
             first = int(self.starts[b])
-            kernels.between(
+            layers.between(
                 first, first + int(self.lengths[b]), self.outs[0], self.outs[-1],
                 self.a.bidirectional, p["scale"], p["shift"], self.x[1], self.x_scale, work.spent,
             )  # fmt: skip
 
     def _finish(self, members, work) -> None:
-        from deepspeech2 import kernels
+        from deepspeech2 import layers
 
         p = self.parts["head"]
         for b in members:
             first = int(self.starts[b])
             last = first + int(self.lengths[b])
             if not self.a.bidirectional:
-                kernels.look_ahead(first, last, self.outs[0], self.parts["look_ahead"]["weights"])
-            kernels.head(
+                layers.look_ahead(first, last, self.outs[0], self.parts["look_ahead"]["weights"])
+            layers.head(
                 first, last, self.outs[0], self.outs[-1], self.a.bidirectional,
                 p["weights"], p["bias"], self.a.classes, self.result[b], work.spent,
             )  # fmt: skip

@@ -139,8 +139,8 @@ def panel(rows, like, out, a, offsets, weights, groups, upcoming):
 def positions(rows, like, out, a, offsets, weights, groups, segments, step):
     """A tile of 1 to CONV_ROWS rows, CONV_STEP more at a time, with CONV_VECTORS vectors."""
     if rows > 8:
-        tile(12, 2, like, out, a, offsets, weights, groups, segments, step, weights)
+        tile(12, 2, like, out, a, offsets, weights, groups, segments, step, 0)
     elif rows > 4:
-        tile(8, 2, like, out, a, offsets, weights, groups, segments, step, weights)
+        tile(8, 2, like, out, a, offsets, weights, groups, segments, step, 0)
     else:
-        tile(4, 2, like, out, a, offsets, weights, groups, segments, step, weights)
+        tile(4, 2, like, out, a, offsets, weights, groups, segments, step, 0)

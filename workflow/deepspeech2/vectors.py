@@ -95,7 +95,7 @@ def tile(typing, rows, vectors, like, out, a, offsets, weights, groups, segments
 
     Addresses and distances are in bytes. `out` gets (rows, vectors, LANES) of 32 bits; `weights`
     are (segments, groups, vectors) vectors; `like` is any array of the activations' type. Of what
-    is at `upcoming`, a cache line a group is brought near meanwhile.
+    is at `upcoming`, if that is not a plain 0, a cache line a group is brought near meanwhile.
     """
     if not isinstance(rows, types.IntegerLiteral):
         return None
@@ -131,8 +131,9 @@ def tile(typing, rows, vectors, like, out, a, offsets, weights, groups, segments
                     panel.append(builder.load(pointer(builder.add(at, number(64 * v)), _INTS)))
                     panel[-1].align = 4
                 ahead = builder.shl(group.index, number(2))
-                line = builder.mul(number_of, number(64))
-                _fetch(builder, builder.add(upcoming, line), 0, 2)
+                if not isinstance(signature.args[-1], types.IntegerLiteral):
+                    line = builder.mul(number_of, number(64))
+                    _fetch(builder, builder.add(upcoming, line), 0, 2)
                 for m in range(count):
                     four = builder.load(pointer(builder.add(rows_at[m], ahead), _I32))
                     four.align = 1
@@ -150,7 +151,7 @@ def tile(typing, rows, vectors, like, out, a, offsets, weights, groups, segments
                 builder.store(builder.load(totals[m][v]), pointer(place, kind)).align = 4
         return context.get_dummy_value()
 
-    return types.void(rows, vectors, like, *[types.intp] * 8), codegen
+    return types.void(rows, vectors, like, *[types.intp] * 7, upcoming), codegen
 
 
 class _Vector:

@@ -648,6 +648,9 @@ def test_texts_are_cleaned_of_what_dropped_characters_leave(tmp_path):
     (tmp_path / "m.json").write_text(json.dumps(content))
     (found,) = train.read_recordings({"x": str(tmp_path / "m.json")}, LABELS, ["x"], 1)
     assert found.text == "GO ON"
+    wavfile.write(str(tmp_path / "a" / "u.wav"), 16000, np.zeros(8000, "<i2"))
+    with pytest.raises(UserError, match=r"u\.wav: holds only digital silence"):
+        train.read_recordings({"x": str(tmp_path / "m.json")}, LABELS, ["x"], 1)
 
 
 def test_other_labels_are_refused(data, tmp_path):

@@ -56,14 +56,20 @@ def read_recordings(
         for name, manifest in manifests.items():
             settings = preprocess.Settings(manifest, alphabet, Spectrogram(), name in drop_unknown)
             samples = recordings.read_manifest(manifest)
-            jobs = ((sample, settings) for sample in samples)
-            results = pool.map(preprocess.inspect, jobs, chunksize=16)
+            jobs = ((number, sample, settings) for number, sample in enumerate(samples))
+            results = pool.map(_inspect, jobs, chunksize=16)
             for p in stage.progress(results, len(samples), f"inspect {name}", "utterance"):
                 count = round(p.seconds * audio.SAMPLE_RATE)
                 text = recordings.clean("".join(alphabet[target] for target in p.targets))
-                sample = p.sample
+                sample = samples[p.given]
                 found.append(Recording(str(sample.wav), count, name, sample.speaker, text))
     return found
+
+
+def _inspect(job) -> preprocess.Prepared:
+    """Preprocess's first pass, and the check of the sound that it leaves to its second."""
+    audio.read(job[1].wav)
+    return preprocess.inspect(job)
 
 
 def data_sha256(manifest: str) -> str:

@@ -9,21 +9,22 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet
 
 .PHONY: all test test-ascend bench bench-growth bench-inputs clean
 
 all: $(VENV)/.installed
-	$(BIN)/snakemake --quiet rules
+	$(BIN)/snakemake
 	@cat results/table.md
 	@echo
-	@echo "The report is $(CURDIR)/results/report.html, with the table beside it as table.tsv, .md and .html."
+	@echo "The report is $(CURDIR)/results/report.html, with the table beside it as table.tsv and table.md."
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
 
-# The engines' own Python is found by profiles/ascend/python (README, section Ascend).
+# The engines' own Python is found by profiles/ascend/python (docs/hardware.md).
 test-ascend: $(VENV)/.installed
-	TEST_ASCEND=1 $(BIN)/python -m pytest -v tests/test_on_ascend.py || \
+	TEST_ASCEND=1 $(BIN)/python -m pytest -v tests/engines/test_on_ascend.py || \
 		{ echo "Please send what profiles/ascend/REPORT.md asks for." >&2; exit 1; }
 
 bench: bench-inputs
@@ -34,15 +35,23 @@ bench-growth: bench-inputs
 	$(BIN)/python benchmarks/bench.py --models embedded --growth $(ENGINE) $(BENCH)
 
 bench-inputs: $(VENV)/.installed
-	$(BIN)/snakemake --quiet rules --configfile config/bench.yaml \
+	$(BIN)/snakemake --configfile config/bench.yaml \
 		$(if $(ARCHIVE),--config archive=$(ARCHIVE)) -- bench
 
-# librosa compiles some of its functions when it is first used, matplotlib looks for fonts: that
-# takes a quarter of a minute and belongs to the installation, not to the first run.
-$(VENV)/.installed: envs/requirements.txt envs/constraints.txt
+# Where the lock file holds (envs/lock.txt says where), packages are checked by their hashes; elsewhere
+# by their versions alone. torch stands apart: its wheel differs by index. librosa compiles some of its
+# functions when it is first used, matplotlib looks for fonts: that takes a quarter of a minute and
+# belongs to the installation, not to the first run.
+LOCK_HOLDS := import platform as p, sys; sys.exit(not (p.libc_ver()[0] == "glibc" and \
+    p.machine() in ("x86_64", "aarch64") and (3, 11) <= sys.version_info < (3, 14)))
+$(VENV)/.installed: envs/requirements.txt envs/constraints.txt envs/lock.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed; name one: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -r envs/requirements.txt -c envs/constraints.txt
+	if $(PYTHON) -c '$(LOCK_HOLDS)'; then \
+		grep -A1 '^setuptools==' envs/lock.txt | $(PIP) --require-hashes -r /dev/stdin && \
+		$(PIP) --require-hashes --no-build-isolation -r envs/lock.txt && \
+		$(PIP) $$(grep '^torch==' envs/requirements.txt); \
+	else $(PIP) -r envs/requirements.txt -c envs/constraints.txt; fi
 	$(BIN)/python -c 'import librosa, matplotlib.font_manager; librosa.stft'
 	touch $@
 

@@ -10,19 +10,18 @@ decoding included, loading and compiling of models not. Rows of a model:
     ours       engines of config.yaml, each at its best batch size, which a calibration finds
     limit      the fastest matrix product of this machine, in utterances per second
 
-Rounds alternate over all rows, and ratios are formed within a round, so that what drifts cancels
-out; median, least and largest of the rounds are shown and written to results/bench.tsv.
+Rounds alternate over all rows, and ratios are formed within a round, so that drift cancels out;
+median, least and largest of the rounds are shown and written to results/bench.tsv.
 `share_of_peak` is useful operations (limit.operations) per second by the product's of the same
-precision. Transcripts are compared with those of the stage `eager`; the worst round counts.
+precision. Transcripts are compared with those of the stage `eager`; the worst round counts. Under
+the table stands one line per target: met or missed.
 
 --growth ENGINE shows time and memory for 10 and 100 times as many utterances, --profile ENGINE
-where the time goes. --device cuda is written, and was never run: there was no GPU.
+where the time goes. Never run on real hardware: --device cuda.
 """
 
 from __future__ import annotations
 
-import argparse
-import csv
 import statistics
 import sys
 import tempfile
@@ -30,7 +29,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "workflow"))
@@ -39,30 +38,65 @@ import limit
 import reference
 import torch
 import yaml
-from deepspeech2 import backends, machine, stage
-from deepspeech2.architecture import Architecture
-from deepspeech2.config import complete
-from deepspeech2.decode import greedy_batch
-from deepspeech2.features import FeatureSet, Padding, assemble, widths
+from deepspeech2 import cli, configure, engines
+from deepspeech2.cli import UserError
+from deepspeech2.config import Config
+from deepspeech2.engines import machine
+from deepspeech2.engines.run import outputs
+from deepspeech2.features.batches import Batches, FeatureSet
 from deepspeech2.files import read_json, replacing
-from deepspeech2.posteriors import outputs
-from deepspeech2.score import rates, read_transcripts
-from deepspeech2.stage import UserError
+from deepspeech2.model.architecture import Architecture
+from deepspeech2.report.columns import Column, as_text, for_readers, frame, to_markdown, to_tsv
+from deepspeech2.scoring import transcripts
+from deepspeech2.scoring.decoders import Greedy
+from deepspeech2.scoring.rates import rates
 
 BATCH_SIZES = {"cpu": [1, 8, 16, 32, 64], "cuda": [1, 8, 32, 128, 256, 512]}
 CUDA_COPIES = 8  # of the set, to fill batches of 512
 GROWTH = (1, 10, 100)  # times the set
-SPREAD = ("utterances_per_s", "ratio_to_reference", "ratio_to_guide", "share_of_peak")
-COLUMNS = [
-    *("model", "row", "engine", "batch_size", *SPREAD, "wer", "identical_transcripts"),
-    *(f"{name}_{end}" for name in SPREAD for end in ("min", "max")),
-]
-# What is to be reached: utterances/s of the full size (the guide's best on its NPU), the best
-# engine that keeps the transcripts against the reference and the guide at batch 16, and bfloat16.
+# Figures that each round has, with their labels.
+FIGURES = {
+    "utterances_per_s": "utterances/s",
+    "ratio_to_reference": "times the reference",
+    "ratio_to_guide": "times the guide at 16",
+    "share_of_peak": "share of peak",
+}
+
+
+def _figure(name: str) -> Column:
+    """A column of a figure, with four significant digits."""
+    return Column(name, lambda row: float(f"{row[name]:.4g}") if name in row else None)
+
+
+COLUMNS = (
+    Column("model", label="model"),
+    Column("row", label="row"),
+    Column("engine", label="engine"),
+    Column("batch_size", label="batch size"),
+    *map(_figure, FIGURES),
+    *(
+        Column(f"{name}_range", label=label, joins=f"{{{name}}} ({{{name}_min}} to {{{name}_max}})")
+        for name, label in FIGURES.items()
+    ),
+    Column("wer", decimals=3, label="WER %"),
+    Column("identical_transcripts", label="as eager"),
+    *(_figure(f"{name}_{end}") for name in FIGURES for end in ("min", "max")),
+)
+# The targets: utterances/s of the full size (the guide's best on its NPU), the best engine that
+# keeps the transcripts against the reference and the guide at batch size 16, and bfloat16.
 FULL_SIZE, PUBLISHED = "full_random", 18.76
 TO_REFERENCE, TO_GUIDE = 8, 12
 BF16_TO_REFERENCE, BF16_SHARE = 4.5, 0.75
 MORE_ERRORS = 1  # words more wrong than float32's that still keep the transcripts
+
+
+class Settings(NamedTuple):
+    """How to measure: batch sizes that the calibration tries, rounds, threads and device."""
+
+    batch_sizes: Sequence[int]
+    rounds: int
+    threads: int
+    device: str
 
 
 class Row(NamedTuple):
@@ -70,9 +104,9 @@ class Row(NamedTuple):
 
     row: str
     engine: str
-    batch_size: int
+    batch_size: int | None
     precision: str
-    transcribe: Callable[[FeatureSet], list[str]]
+    transcribe: Callable[[FeatureSet], list[str]] | None
 
 
 class Part(FeatureSet):
@@ -110,7 +144,7 @@ class Model:
         self.architecture = Architecture(**description["architecture"])
         self.features = FeatureSet(place / "features", place / "features.json")
         self.features.verify()  # reads all files: they are in the page cache now
-        self.eager = read_transcripts(place / "eager" / "transcripts.jsonl")
+        self.eager = transcripts.read(place / "eager" / "transcripts.jsonl")
 
     def operations_each(self) -> float:
         """Useful operations per utterance, on average."""
@@ -131,17 +165,16 @@ class Model:
 
 @contextmanager
 def opened(
-    model: Model, engine: backends.Engine, batch_size: int, threads: int
-) -> Iterator[backends.Session]:
+    model: Model, engine: engines.Engine, batch_size: int, threads: int
+) -> Iterator[engines.Session]:
     """A session of an engine, compiled in a temporary folder."""
-    backend = backends.create(engine)
+    backend = engines.create(engine)
     backend.prepare()
-    name = "model.safetensors" if backend.source == "weights" else f"torchscript_{engine.form}.pt"
-    features = model.features
-    found = widths(features, batch_size, engine.buckets or engine.padding)
-    shapes = [backends.Shape(batch_size, features.bins, frames) for frames in found]
+    suffix = "safetensors" if backend.source == "weights" else "pt"
+    widths = Batches(model.features, batch_size, engine.pad_to).widths()
+    shapes = [engines.Shape(batch_size, model.features.bins, frames) for frames in widths]
     with tempfile.TemporaryDirectory() as folder:
-        backend.compile(model.folder / name, shapes, Path(folder))
+        backend.compile(model.folder / f"{engine.export}.{suffix}", shapes, Path(folder))
         session = backend.open(Path(folder), threads)
         try:
             yield session
@@ -150,15 +183,17 @@ def opened(
 
 
 def transcriber(
-    session: backends.Session, batch_size: int, padding: Padding, labels: list[str]
+    session: engines.Session, engine: engines.Engine, batch_size: int, labels: list[str]
 ) -> Callable[[FeatureSet], list[str]]:
     """Our pipeline: batches are assembled ahead, decoded whole, and a device computes meanwhile."""
+    decoder = Greedy(labels)
 
     def transcribe(features: FeatureSet) -> list[str]:
         texts: list[str] = []
-        for positions, probabilities, lengths in outputs(session, features, batch_size, padding):
+        batches = Batches(features, batch_size, engine.pad_to)
+        for positions, probabilities, lengths in outputs(session, batches):
             count = len(positions)
-            texts += greedy_batch(probabilities[:count], lengths[:count], labels)
+            texts += decoder.batch(probabilities[:count], lengths[:count])
         return texts
 
     return transcribe
@@ -180,18 +215,19 @@ def sample(features: FeatureSet, batch_size: int) -> FeatureSet:
     return Part(features, [p for start, end in zip(starts, ends) for p in range(start, end)])
 
 
-def row_of(model: Model, name: str, engine: backends.Engine, batch_size: int, session) -> Row:
+def row_of(model: Model, name: str, engine: engines.Engine, batch_size: int, session) -> Row:
     """The row of one of our engines."""
-    padding = engine.buckets or engine.padding
-    transcribe = transcriber(session, batch_size, padding, model.labels)
+    transcribe = transcriber(session, engine, batch_size, model.labels)
     return Row("ours", name, batch_size, engine.precision, transcribe)
 
 
-def calibrate(model: Model, features: FeatureSet, name: str, engine, args) -> int:
+def calibrate(
+    model: Model, features: FeatureSet, name: str, engine: engines.Engine, settings: Settings
+) -> int:
     """The batch size at which an engine computes most useful frames per second."""
     pace = {}
-    for batch_size in args.batch_sizes:
-        with opened(model, engine, batch_size, args.threads) as session:
+    for batch_size in settings.batch_sizes:
+        with opened(model, engine, batch_size, settings.threads) as session:
             part = sample(features, batch_size)
             seconds, _ = timed(row_of(model, name, engine, batch_size, session), part)
         pace[batch_size] = sum(u["frames"] for u in part.utterances) / seconds
@@ -222,31 +258,31 @@ def yardsticks(model: Model, device: str) -> Iterator[Row]:
         )
 
 
-def measure(model: Model, engines: dict[str, backends.Engine], args) -> list[dict]:
-    """The table's rows of one model: dicts by COLUMNS, and `wrong` (words) and `precision`."""
-    copies = CUDA_COPIES if args.device == "cuda" else 1
+def measure(model: Model, chosen: dict[str, engines.Engine], settings: Settings) -> list[dict]:
+    """The table's rows of one model: values by name of COLUMNS, `wrong` (words) and `precision`."""
+    copies = CUDA_COPIES if settings.device == "cuda" else 1
     features = repeated(model.features, copies) if copies > 1 else model.features
-    best = {n: calibrate(model, features, n, engine, args) for n, engine in engines.items()}
+    best = {n: calibrate(model, features, n, e, settings) for n, e in chosen.items()}
     with ExitStack() as stack:
-        rows = list(yardsticks(model, args.device))
-        for name, engine in engines.items():
-            session = stack.enter_context(opened(model, engine, best[name], args.threads))
+        rows = list(yardsticks(model, settings.device))
+        for name, engine in chosen.items():
+            session = stack.enter_context(opened(model, engine, best[name], settings.threads))
             rows.append(row_of(model, name, engine, best[name], session))
-        precisions = limit.KERNELS_OF[args.device]
+        precisions = limit.KERNELS_OF[settings.device]
         laps: list[list[float]] = []  # utterances/s by round and row; peaks by round and precision
         peaks: list[dict[str, float]] = []
         judged: list[list[tuple]] = []
-        for number in range(args.rounds):
-            peaks.append({name: limit.peak(args.device, name) for name in precisions})
+        for number in range(settings.rounds):
+            peaks.append({name: limit.peak(settings.device, name) for name in precisions})
             passes = [timed(row, features) for row in rows]
             laps.append([len(features) / seconds for seconds, _ in passes])
             judged.append([model.errors(texts[::copies]) for _, texts in passes])
-            say(f"{model.name}, round {number + 1} of {args.rounds}: " + " ".join(
+            say(f"{model.name}, round {number + 1} of {settings.rounds}: " + " ".join(
                 f"{row.engine}@{row.batch_size} {lap:.2f}" for row, lap in zip(rows, laps[-1])
             ))  # fmt: skip
     each = model.operations_each()
     for precision in precisions:
-        rows.append(Row("limit", f"gemm-{precision}", 0, precision, None))
+        rows.append(Row("limit", f"gemm-{precision}", None, precision, None))
         for lap, peak in zip(laps, peaks):
             lap.append(peak[precision] / each)
     guide = next((i for i, r in enumerate(rows) if r.row == "guide" and r.batch_size == 16), None)
@@ -277,38 +313,18 @@ def measure(model: Model, engines: dict[str, backends.Engine], args) -> list[dic
 
 
 def write(path: Path, table: list[dict]) -> None:
-    """The table as TSV, four significant digits, WER with three decimals."""
-    with replacing(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, delimiter="\t", lineterminator="\n")
-        writer.writerow(COLUMNS)
-        writer.writerows([shown(line, column) for column in COLUMNS] for line in table)
+    """The table for programs, as TSV."""
+    with replacing(path) as temporary:
+        temporary.write_text(to_tsv(COLUMNS, frame(COLUMNS, table)), encoding="utf-8")
 
 
-def shown(line: dict, column: str) -> str:
-    """A cell as text; empty where there is nothing to say."""
-    value = line.get(column, "")
-    if isinstance(value, float):
-        return f"{value:.3f}" if column == "wer" else f"{value:.4g}"
-    return "" if column == "batch_size" and not value else str(value)
-
-
-def show(table: list[dict]) -> None:
-    """The table for the eye: medians with least and largest behind."""
-    columns = COLUMNS[: -2 * len(SPREAD)]
-    print("| " + " | ".join(columns) + " |\n|" + "---|" * len(columns))
-    for line in table:
-        cells = []
-        for column in columns:
-            cell = shown(line, column)
-            if column in SPREAD and cell:
-                low, high = (shown(line, f"{column}_{end}") for end in ("min", "max"))
-                cell += f" ({low} to {high})" if low != high else ""
-            cells.append(cell)
-        print("| " + " | ".join(cells) + " |")
+def shown(table: list[dict]) -> str:
+    """The table for readers: medians with least and largest behind."""
+    return to_markdown(for_readers(COLUMNS, as_text(COLUMNS, frame(COLUMNS, table), readers=True)))
 
 
 def goals(table: list[dict], float32_errors: dict[str, int]) -> list[str]:
-    """Whether what was to be reached was, one line each.
+    """One line per target: met or missed.
 
     Engines keep the transcripts if they have at most MORE_ERRORS words more wrong than the eager
     float32 network, in every model whose words mean anything (`float32_errors`).
@@ -322,11 +338,11 @@ def goals(table: list[dict], float32_errors: dict[str, int]) -> list[str]:
     }
     lines = []
 
-    def goal(line: dict, what: str, column: str, least: float) -> None:
+    def goal(line: dict, column: str, target: float, what: str) -> None:
         if column in line:
-            verdict = "met" if line[column] >= least else "NOT met"
-            name = f"{line['model']}, {line['engine']} at batch {line['batch_size']}"
-            lines.append(f"{verdict}: {name}: {what} {line[column]:.4g}, to be {least:g}")
+            verdict = "met" if line[column] >= target else "missed"
+            name = f"{line['model']}, {line['engine']} at batch size {line['batch_size']}"
+            lines.append(f"{verdict}: {name}: {line[column]:.4g} {what} (target {target:g})")
 
     for model in dict.fromkeys(line["model"] for line in table):
         of_model = [line for line in ours if line["model"] == model]
@@ -334,24 +350,24 @@ def goals(table: list[dict], float32_errors: dict[str, int]) -> list[str]:
         bf16 = [line for line in keeping if line["precision"] == "bf16"]
         if keeping:
             best = max(keeping, key=lambda line: line["utterances_per_s"])
-            goal(best, "times the reference", "ratio_to_reference", TO_REFERENCE)
-            goal(best, "times the guide at batch 16", "ratio_to_guide", TO_GUIDE)
+            goal(best, "ratio_to_reference", TO_REFERENCE, "times the reference")
+            goal(best, "ratio_to_guide", TO_GUIDE, "times the guide at batch size 16")
             if model == FULL_SIZE:
-                goal(best, "utterances/s", "utterances_per_s", PUBLISHED)
+                goal(best, "utterances_per_s", PUBLISHED, "utterances/s")
         if bf16 and model == FULL_SIZE:
             best = max(bf16, key=lambda line: line["utterances_per_s"])
-            goal(best, "times the reference", "ratio_to_reference", BF16_TO_REFERENCE)
-            goal(best, "of the peak", "share_of_peak", BF16_SHARE)
-    lines += [f"left out: {name} does not keep the transcripts" for name in sorted(lost)]
+            goal(best, "ratio_to_reference", BF16_TO_REFERENCE, "times the reference")
+            goal(best, "share_of_peak", BF16_SHARE, "of the peak")
+    lines += [f"left out: {name}: it does not keep the transcripts" for name in sorted(lost)]
     return lines
 
 
-def growth(model: Model, name: str, engine: backends.Engine, args) -> None:
+def show_growth(model: Model, name: str, engine: engines.Engine, settings: Settings) -> None:
     """Seconds per utterance and peak memory of this process, at growing numbers of utterances."""
-    size = calibrate(model, model.features, name, engine, args)
+    size = calibrate(model, model.features, name, engine, settings)
     print("| utterances | seconds | ms per utterance | peak MiB |\n|---|---|---|---|")
     found = []
-    with opened(model, engine, size, args.threads) as session:
+    with opened(model, engine, size, settings.threads) as session:
         row = row_of(model, name, engine, size, session)
         for copies in GROWTH:
             features = repeated(model.features, copies)
@@ -363,18 +379,19 @@ def growth(model: Model, name: str, engine: backends.Engine, args) -> None:
     print(f"{GROWTH[-1]} times as many: {pace:.3f} times the time of each, {memory:.3f} the memory")
 
 
-def profile(model: Model, name: str, engine: backends.Engine, args) -> None:
+def show_profile(model: Model, name: str, engine: engines.Engine, settings: Settings) -> None:
     """Where the time of a pass goes, step by step, and beside it the pass as it is, overlapped."""
-    features, padding = model.features, engine.buckets or engine.padding
-    size, clock = calibrate(model, features, name, engine, args), time.perf_counter
-    with opened(model, engine, size, args.threads) as session:
+    features, decoder, clock = model.features, Greedy(model.labels), time.perf_counter
+    size = calibrate(model, features, name, engine, settings)
+    batches = Batches(features, size, engine.pad_to)
+    with opened(model, engine, size, settings.threads) as session:
         row = row_of(model, name, engine, size, session)
         whole, _ = timed(row, features)
         session.profile()
         parts = dict.fromkeys(("assemble", "upload", "forward", "download", "decode"), 0.0)
-        for start in range(0, len(features), size):
+        for start in batches.starts:
             times = [clock()]
-            batch = assemble(features, start, size, padding)
+            batch = batches.assemble(start)
             times.append(clock())
             on_device = session.upload(batch.spectrograms, batch.lengths)
             times.append(clock())
@@ -383,7 +400,7 @@ def profile(model: Model, name: str, engine: backends.Engine, args) -> None:
             times.append(clock())
             probabilities, lengths = session.download(result)
             times.append(clock())
-            greedy_batch(probabilities, lengths, model.labels)
+            decoder.batch(probabilities, lengths)
             times.append(clock())
             for part, before, after in zip(parts, times, times[1:]):
                 parts[part] += after - before
@@ -400,21 +417,19 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def runnable(config: dict, names: list[str] | None, device: str) -> dict[str, backends.Engine]:
+def runnable(config: Config, names: list[str] | None, device: str) -> dict[str, engines.Engine]:
     """The named engines, or else those of the device that can run in this interpreter."""
-    entries = config["engines"]
     for name in names or []:
-        if name not in entries:
-            known = ", ".join(entries)
+        if name not in config.engines:
+            known = ", ".join(config.engines)
             raise UserError(f"engine {name!r} is not defined; defined are: {known}")
     found = {}
-    for name in names or entries:
-        entry = entries[name]
-        if not names and (entry["python"] or not str(entry["device"]).startswith(device)):
+    for name in names or config.engines:
+        engine = config.engine(name)
+        if not names and (config.engines[name].python or not engine.device.startswith(device)):
             continue
         try:
-            engine = backends.Engine(**{key: entry[key] for key in backends.Engine._fields})
-            backends.create(engine).prepare()
+            engines.create(engine).prepare()
         except UserError as error:
             if names:
                 raise
@@ -424,50 +439,59 @@ def runnable(config: dict, names: list[str] | None, device: str) -> dict[str, ba
     return found
 
 
-def arguments(argv) -> argparse.Namespace:
-    """The command line."""
-    parser = stage.parser(__doc__)
-    parser.add_argument("--results", type=Path, default=ROOT / "results")
-    parser.add_argument("--config", type=Path, default=ROOT / "config.yaml")
-    parser.add_argument("--dataset", default="an4")
-    parser.add_argument("--models", nargs="+", default=["embedded", FULL_SIZE])
-    parser.add_argument("--engines", nargs="+", help="of config.yaml; all of the device that run")
-    parser.add_argument("--batch-sizes", nargs="+", type=int, help="that the calibration tries")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--device", choices=limit.KERNELS_OF, default="cpu")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--growth", metavar="ENGINE")
-    parser.add_argument("--profile", metavar="ENGINE")
-    args = stage.parse(parser, argv)
-    args.batch_sizes = args.batch_sizes or BATCH_SIZES[args.device]
-    return args
+def main(
+    *,
+    results: Path = ROOT / "results",
+    config: Path | None = None,
+    dataset: str = "an4",
+    models: list[str] = ("embedded", FULL_SIZE),
+    engines: list[str] | None = None,
+    batch_sizes: list[int] | None = None,
+    rounds: int = 3,
+    device: Literal[tuple(limit.KERNELS_OF)] = "cpu",
+    threads: int = torch.get_num_threads(),
+    growth: str | None = None,
+    profile: str | None = None,
+) -> None:
+    """Command line.
 
-
-def main(argv=None) -> None:
-    """Command line: see `--help`."""
-    args = arguments(argv)
-    torch.set_num_threads(args.threads)
-    config = yaml.safe_load(args.config.read_text(encoding="utf-8"))
-    complete(config, ROOT / "workflow" / "schemas" / "config.schema.yaml")
-    only = args.growth or args.profile
-    engines = runnable(config, [only] if only else args.engines, args.device)
+    results: folder of results that `snakemake bench` has filled, for bench.tsv, too
+    config: configuration over config.yaml
+    dataset: of the configuration
+    models: of the configuration
+    engines: of the configuration; without, all of the device that can run
+    batch_sizes: sizes that the calibration tries; without, those of the device
+    rounds: rounds over all rows
+    device: where to compute
+    threads: threads of the host
+    growth: engine whose time and memory at growing numbers of utterances to show instead
+    profile: engine whose time to show step by step instead
+    """
+    settings = Settings(batch_sizes or BATCH_SIZES[device], rounds, threads, device)
+    torch.set_num_threads(threads)
+    given = yaml.safe_load(config.read_text(encoding="utf-8")) if config else {}
+    configuration = configure.complete(given)
+    only = growth or profile
+    chosen = runnable(configuration, [only] if only else engines, device)
     table: list[dict] = []
     errors = {}
-    for name in args.models:
-        random = bool(config["models"].get(name, {}).get("random"))
-        model = Model(args.results, args.dataset, name, random)
+    for name in models:
+        entry = configuration.models.get(name)
+        random = entry is not None and entry.random is not None
+        model = Model(results, dataset, name, random)
         if only:
-            (growth if args.growth else profile)(model, only, engines[only], args)
+            show = show_growth if growth else show_profile
+            show(model, only, chosen[only], settings)
             continue
-        table += measure(model, engines, args)
+        table += measure(model, chosen, settings)
         if not random:
             hypotheses = [model.eager[u["id"]]["hypothesis"] for u in model.features.utterances]
             errors[name] = model.errors(hypotheses)[0]
     if table:
-        write(args.results / "bench.tsv", table)
-        show(table)
-        print("\n".join(["", *goals(table, errors)]))
+        write(results / "bench.tsv", table)
+        print(shown(table))
+        print("\n".join(goals(table, errors)))
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    cli.run(main)

@@ -10,8 +10,8 @@ from functools import partial
 
 import numpy as np
 import torch
-from deepspeech2 import kernels, packing, vectors
-from deepspeech2.architecture import CHANNELS, GATES, KERNELS, PADDINGS, STRIDES, Architecture
+from deepspeech2.engines.native import kernels, layout, packing
+from deepspeech2.model.architecture import CHANNELS, GATES, KERNELS, PADDINGS, STRIDES, Architecture
 from numba import njit
 
 # Rows, inner size and columns: squares, and a layer's input product for a batch of utterances.
@@ -85,35 +85,35 @@ def _quantised(dynamic: bool, m: int, k: int, n: int) -> Callable:
 @njit(nogil=True)
 def _columns(first, last, a, offsets, weights, groups, sums):
     """Some panels of a product, with the kernel of the backend native, block by block of rows."""
-    rows = len(offsets)
+    rows, size = len(offsets), groups * 4 * layout.PANEL
     for start in range(0, rows, 192):
         for number in range(first, last):
-            for row in range(start, min(start + 192, rows), kernels.ROWS):
-                kernels.panel(
-                    min(kernels.ROWS, rows - row), a, sums.ctypes.data, a.ctypes.data,
-                    offsets.ctypes.data + 8 * row, weights.ctypes.data + number * groups * 256,
-                    groups, weights.ctypes.data + (number + 1) * groups * 256,
+            for row in range(start, min(start + 192, rows), layout.ROWS):
+                kernels.multiply_panel(
+                    min(layout.ROWS, rows - row), a, sums.ctypes.data, a.ctypes.data,
+                    offsets.ctypes.data + 8 * row, weights.ctypes.data + number * size,
+                    groups, weights.ctypes.data + (number + 1) * size,
                 )  # fmt: skip
 
 
-def _numbers(dtype: str, count: int) -> np.ndarray:
+def _numbers(precision: str, count: int) -> np.ndarray:
     """Random ones: products of zeros take less power, and might be faster."""
-    if dtype == "uint8":
-        return np.random.default_rng(0).integers(0, 128, count, dtype)
+    if precision == "int8":
+        return np.random.default_rng(0).integers(0, 128, count, layout.TYPES[precision])
     values = np.random.default_rng(0).standard_normal(count, np.float32)
-    return packing.to_bf16(values) if dtype == "uint16" else values
+    return packing.to_bf16(values) if precision == "bf16" else values
 
 
-def _native(dtype: str, m: int, k: int, n: int) -> Callable:
+def _native(precision: str, m: int, k: int, n: int) -> Callable:
     """The product by the kernel of the backend native, columns split among the threads."""
-    groups = k // vectors.PER_LANE[dtype]
-    a, weights = _numbers(dtype, m * k), _numbers(dtype, n * k)
+    groups = k // layout.PER_LANE[precision]
+    a, weights = _numbers(precision, m * k), _numbers(precision, n * k)
     offsets = np.arange(m) * (groups * 4)
-    threads, panels = torch.get_num_threads(), n // 64
+    threads, panels = torch.get_num_threads(), n // layout.PANEL
     pool = ThreadPoolExecutor(threads)
 
     def columns(number: int) -> None:
-        sums = np.zeros(kernels.SUMS, np.int32)
+        sums = np.zeros(layout.SUMS, np.int32)
         part = panels * number // threads, panels * (number + 1) // threads
         _columns(*part, a, offsets, weights, groups, sums)
 
@@ -124,13 +124,13 @@ def _native(dtype: str, m: int, k: int, n: int) -> Callable:
 # them is the limit, so a faster kernel belongs here.
 KERNELS_OF: dict[str, dict[str, list[Callable]]] = {
     "cpu": {
-        "fp32": [partial(_multiply, torch.float32, "cpu"), partial(_native, "float32")],
-        "bf16": [partial(_multiply, torch.bfloat16, "cpu"), partial(_native, "uint16")],
+        "fp32": [partial(_multiply, torch.float32, "cpu"), partial(_native, "fp32")],
+        "bf16": [partial(_multiply, torch.bfloat16, "cpu"), partial(_native, "bf16")],
         "int8": [
             _int_mm,
             partial(_quantised, True),
             partial(_quantised, False),
-            partial(_native, "uint8"),
+            partial(_native, "int8"),
         ],
     },
     "cuda": {

@@ -96,7 +96,7 @@ def where(folder: Path, seconds: float) -> None:
     again = folder.with_name("again")
     shutil.copytree(folder, again, ignore=shutil.ignore_patterns("results", ".snakemake"))
     profiled = subprocess.run(
-        [sys.executable, "-m", "snakemake", "--cores", "1"],
+        [sys.executable, "-m", "snakemake", "--cores", "1", "--verbose"],  # with names of rules
         cwd=again,
         env={**os.environ, "PYTHONPROFILEIMPORTTIME": "1"},
         capture_output=True,
@@ -164,12 +164,12 @@ def main() -> None:
         model = folder / "results/models/embedded/model.json"
         torchscript = folder / "results/models/embedded/torchscript_static"
         run([*snakemake, *options, manifest.relative_to(folder)], folder)
-        memory: dict[str, list[float]] = {"preprocess": [], "posteriors": [], "timing": []}
+        memory: dict[str, list[float]] = {"preprocess": [], "infer": [], "timing": []}
         for copies in (1, COPIES):
             out = folder / f"memory{copies}"
             features = ["--features", out / "features", "--features-index", out / "features.json"]
             command = [
-                "deepspeech2.preprocess", "--manifest", repeated(manifest, copies),
+                "deepspeech2.features.preprocess", "--manifest", repeated(manifest, copies),
                 "--model", model, "--labels", base / "labels.json", "--processes", args.cores,
                 "--features", out / "features", "--index", out / "features.json",
             ]  # fmt: skip
@@ -178,22 +178,22 @@ def main() -> None:
             report(f"preprocess, {130 * copies} utterances", [s for s, _ in rounds], "s", target)
             memory["preprocess"].append(max(m for _, m in rounds))
             engine = [
-                "--artefact", out / "compiled", "--artefact-index", out / "compiled.json",
-                "--batch-size", 16, "--backend", "torchscript", "--padding", "batch",
+                "--batch-size", 16, "--engine", '{"backend": "torchscript", "padding": "batch"}',
             ]  # fmt: skip
+            artefact = ["--artefact", out / "compiled"]
             command = [
-                "deepspeech2.compile", "--source", f"{torchscript}.pt", "--source-index",
-                f"{torchscript}.json", "--features", out / "features.json", "--batch-size", 16,
-                "--backend", "torchscript", "--padding", "batch",
-                "--artefact", out / "compiled", "--index", out / "compiled.json",
+                "deepspeech2.engines.compile", "--source", f"{torchscript}.pt", "--source-index",
+                f"{torchscript}.json", "--features-index", out / "features.json", *engine,
+                *artefact, "--index", out / "compiled.json",
             ]  # fmt: skip
             run(command, folder)
-            threads = ["--processes", args.cores]
+            compiled = [*features, *artefact, "--artefact-index", out / "compiled.json", *engine]
+            compiled += ["--threads", args.cores]
             results = ["--posteriors", out / "p.bin", "--index", out / "p.json"]
-            command = ["deepspeech2.posteriors", *features, *engine, *threads, *results]
-            memory["posteriors"].append(run(command, folder)[1])
+            command = ["deepspeech2.engines.infer", *compiled, *results]
+            memory["infer"].append(run(command, folder)[1])
             once = ["--multi", 1, "--model", model, "--timing", out / "timing.json"]
-            command = ["deepspeech2.timing", *features, *engine, *threads, *once]
+            command = ["deepspeech2.engines.timing", *compiled, *once]
             memory["timing"].append(run(command, folder)[1])
         for stage, (small, large) in memory.items():
             report(f"{stage}, peak memory at 130 utterances", [small], "MiB", "")

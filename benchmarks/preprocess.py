@@ -29,8 +29,9 @@ import torch
 from pipeline import COPIES, ROOT, repeated
 
 sys.path.insert(0, str(ROOT / "workflow"))
-from deepspeech2.architecture import Spectrogram
-from deepspeech2.preprocess import Settings, preprocess
+from deepspeech2.features.measure import Settings
+from deepspeech2.features.preprocess import preprocess
+from deepspeech2.features.spectrogram import Spectrogram
 
 MEMORY = Path("/dev/shm")
 STFT = {"n_fft": 320, "hop_length": 160, "win_length": 320, "window": "hamming"}
@@ -76,12 +77,12 @@ def reference(parse, manifest: Path, labels: list[str], folder: Path) -> None:
         padded.tofile(folder / "spect" / f"data{number}.bin")
         np.array([features.shape[1]], np.int32).tofile(folder / "sizes" / f"data{number}.bin")
     texts = {
-        "sizes": [features.shape[1] for features, _ in found],
-        "targets": [target for _, targets in found for target in targets],
-        "target_sizes": [len(targets) for _, targets in found],
+        "sizes/sizes.txt": [features.shape[1] for features, _ in found],
+        "targets.txt": [target for _, targets in found for target in targets],
+        "target_sizes.txt": [len(targets) for _, targets in found],
     }
     for name, values in texts.items():
-        (folder / "sizes" / f"{name}.txt").write_text("".join(f"{value} " for value in values))
+        (folder / name).write_text("".join(f"{value} " for value in values))
 
 
 def seconds(function, *arguments, place: Path) -> float:
@@ -116,7 +117,7 @@ def main() -> None:
         labels = json.loads((folder / "results/datasets/an4/labels.json").read_text())
 
         def ours(manifest: Path, labels: list[str], out: Path) -> None:
-            preprocess(Settings(str(manifest), labels, Spectrogram(), False), out, args.processes)
+            preprocess(manifest, Settings(labels, Spectrogram(), False), out, args.processes)
 
         few, many = folder / target, repeated(folder / target, COPIES)
         ways = {

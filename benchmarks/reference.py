@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import safetensors.torch
 import torch
-from deepspeech2.architecture import Architecture
-from deepspeech2.features import FeatureSet
+from deepspeech2.features.batches import FeatureSet
+from deepspeech2.model.architecture import Architecture
 from torch import Tensor, nn
 
 BATCH_SIZE = 20  # deepspeech.pytorch's default

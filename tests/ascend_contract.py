@@ -13,9 +13,11 @@ import fake_ascend
 import numpy as np
 import torch
 from conftest import FAKES
-from deepspeech2 import ascend, backends, export, network
-from deepspeech2.backends import Shape
-from deepspeech2.stage import UserError
+from deepspeech2 import engines
+from deepspeech2.cli import UserError
+from deepspeech2.engines import Shape
+from deepspeech2.engines.torch_aie import ascend
+from deepspeech2.model import network, trace
 
 BINS = 161
 FRAMES = (97, 60, 90, 41, 76)  # of five utterances; a batch of 2 leaves one row to fill up
@@ -27,7 +29,7 @@ class Features:
     def __init__(self, frames=FRAMES):
         order = sorted(frames, reverse=True)
         self.utterances = [
-            {"id": f"u{n}", "frames": f, "seconds": f / 100, "given": n}
+            {"id": f"u{n}", "frames": f, "seconds": f / 100, "manifest_position": n}
             for n, f in enumerate(order)
         ]
         self.frames_max, self.bins = order[0], BINS
@@ -48,7 +50,7 @@ class Kit:
 
     def __init__(self, flavour, folder, net, modules, traces):
         self.flavour, self.folder, self.net, self.traces = flavour, Path(folder), net, Path(traces)
-        self.code, self.timing, self.posteriors, self.features = modules
+        self.timing, self.loop, self.features = modules
         self.set = Features()
         self.new_process()
 
@@ -58,25 +60,18 @@ class Kit:
         sys.path.insert(0, str(FAKES / f"with_{self.flavour}"))
         self.state = fake_ascend.STATE
 
-    def engine(self, **changes):
-        entry = {
-            "backend": "torch_aie", "device": "npu:0", "precision": "fp16", "form": "static",
-            "padding": "longest", "options": {}, "buckets": [],
-        }  # fmt: skip
-        engine = backends.Engine(**{**entry, **changes})
-        return engine._replace(options={**self.code.Backend.options, **engine.options})
-
     def backend(self, **changes):
-        backend = self.code.Backend(self.engine(**changes))
-        backend.check()
-        return backend
+        return engines.create(engines.complete({"backend": "torch_aie", **changes}))
+
+    def batches(self, batch_size=2, padding="longest"):
+        return self.features.Batches(self.set, batch_size, padding)
 
     def source(self, form):
         path = self.traces / f"{form}.pt"
         if not path.exists():
             net = network.DeepSpeech2(self.net.architecture, form)
             net.load_state_dict(self.net.state_dict())
-            torch.jit.save(export.trace(net.eval().requires_grad_(False)), str(path))
+            torch.jit.save(trace.trace(net.eval().requires_grad_(False)), str(path))
         return path
 
     def compiled(self, batch_size=2, widths=None, **changes):
@@ -120,7 +115,7 @@ class Kit:
         return found
 
     def run(self, session, batch_size=2, padding="longest"):
-        found = list(self.posteriors.infer(session, self.set, batch_size, padding))
+        found = list(self.loop.infer(session, self.batches(batch_size, padding)))
         assert len(found) == len(self.set)  # no row that fills a batch up
         return dict(found)
 
@@ -184,7 +179,7 @@ def check_order_of_events(kit):
         return float(len(events))
 
     kit.timing.time = SimpleNamespace(perf_counter=clock)
-    times = [kit.timing.time_batch(session, kit.set, start, 2, "longest") for start in (0, 2, 4)]
+    times = [kit.timing.time_batch(session, kit.batches(), start) for start in (0, 2, 4)]
     # The stream is made when the session opens, and used again for every batch.
     one = ["clock", "clock", "h2d", "h2d", "clock"]
     one += ["enter", "forward on stream 2", "leave", "synchronize stream 2", "clock"]
@@ -201,18 +196,18 @@ def check_fill_up_rows_do_not_count(kit):
     one = ["h2d", "h2d", "enter", "forward on stream 2", "leave", "synchronize stream 2"]
     assert kit.state.events == 3 * [*one, "d2h", "d2h"]
     settings = kit.timing.Settings(0, 1, 0.0, 2, 1.0, 1.0, None)
-    figures = kit.timing.summarise(kit.timing.measure(session, kit.set, 2, "longest", settings))
+    figures = kit.timing.summarise(kit.timing.measure(session, kit.batches(), settings))
     assert figures["utterances"] == 10 and figures["batches"] == 6
 
 
 def check_warm_up_is_not_counted(kit):
     session, _ = kit.opened()
     settings = kit.timing.Settings(5, 1, 0.0, 1, 1.0, 1.0, None)
-    times = kit.timing.measure(session, kit.set, 2, "longest", settings)
+    times = kit.timing.measure(session, kit.batches(), settings)
     assert len(times) == 3 and forwards(kit) == 5 + 3
     # Each width has a file of its own to warm up.
     session, _ = kit.opened(1, [60, 76, 97])
-    kit.timing.measure(session, kit.set, 1, [60, 76], settings)
+    kit.timing.measure(session, kit.batches(1, [60, 76]), settings)
     assert forwards(kit) == 3 * 5 + 5
 
 
@@ -262,10 +257,10 @@ def check_precision_policies(kit):
 
 def check_one_file_for_each_bucket(kit):
     buckets, widths = [60, 76], [60, 76, 97]
-    assert kit.features.widths(kit.set, 1, buckets) == widths
-    assert kit.features.widths(kit.set, 2, buckets) == widths
-    assert kit.features.widths(kit.set, 5, buckets) == [97]
-    assert kit.features.widths(kit.set, 5, [60, 500]) == [97]
+    assert kit.batches(1, buckets).widths() == widths
+    assert kit.batches(2, buckets).widths() == widths
+    assert kit.batches(5, buckets).widths() == [97]
+    assert kit.batches(5, [60, 500]).widths() == [97]
     for form in network.FORMS:
         for size in (1, 2):
             session, _ = kit.opened(size, widths, form=form, buckets=buckets, precision="fp32")
@@ -273,7 +268,7 @@ def check_one_file_for_each_bucket(kit):
             assert shapes == [(size, 1, BINS, w) for w in widths]
             _same(kit.run(session, size, buckets), kit.expected(), 1e-5)
     session, _ = kit.opened(1, widths, buckets=buckets)
-    times = [kit.timing.time_batch(session, kit.set, n, 1, buckets) for n in range(5)]
+    times = [kit.timing.time_batch(session, kit.batches(1, buckets), n) for n in range(5)]
     assert [t.padded_frames for t in times] == [97, 97, 76, 60, 60]
     session, _ = kit.opened(1, [60, 76], buckets=buckets)
     assert "nothing was compiled for 97 frames, only for 60, 76" in kit.error(kit.run, session, 1)
@@ -308,7 +303,7 @@ def check_finalized_once(kit):
     kit.new_process()
     _, folder, _ = kit.compiled()
     (folder / f"{kit.set.frames_max}.pt").write_bytes(b"broken")
-    assert "does not load it" in kit.error(kit.open_again, folder)
+    assert "cannot load it" in kit.error(kit.open_again, folder)
     assert kit.state.events[-1] == "finalize"
     # A plugin that has no finalize, or whose finalize fails, spoils nothing.
     for broken in (lambda: exec("raise RuntimeError('no')"), None):
@@ -359,7 +354,7 @@ def check_the_packed_output_is_as_long_as_its_longest(kit):
 
 
 def batch(kit, start):
-    found = kit.features.assemble(kit.set, start, 2, "longest")
+    found = kit.batches().assemble(start)
     return found.spectrograms, found.lengths
 
 
@@ -468,17 +463,21 @@ WRONG = [
     ({"padding": "batch"}, "padding must be longest; name buckets"),
     ({"options": {"precision_policy": "FP32"}}, "'FP32' does not go with precision fp16"),
     ({"precision": "fp32", "options": {"precision_policy": "FP16"}}, "choose FP32 or PREF_FP32"),
-    ({"options": {"min_block_size": 1025}}, "min_block_size 1025: must be like 3 from 0 to 1024"),
+    (
+        {"options": {"min_block_size": 1025}},
+        "min_block_size 1025: must be a whole number from 0 to 1024",
+    ),
     ({"options": {"min_block_size": True}}, "min_block_size True"),
     ({"options": {"optimization_level": 3}}, "optimization_level 3"),
     ({"options": {"truncate_long_and_double": 1}}, "truncate_long_and_double 1"),
     ({"options": {"require_full_compilation": "no"}}, "require_full_compilation 'no'"),
     ({"options": {"allow_tensor_replace_int": None}}, "allow_tensor_replace_int None"),
     ({"options": {"need_compile": 1}}, "need_compile 1"),
-    ({"options": {"soc_version": "310P3"}}, "soc_version '310P3': must be like 'Ascend310P3'"),
+    ({"options": {"soc_version": "310P3"}}, "soc_version '310P3': must be a text that matches Asc"),
     ({"options": {"soc_version": 310}}, "soc_version 310"),
     ({"options": {"torch_executed_ops": "aten::lstm"}}, "torch_executed_ops 'aten::lstm'"),
-    ({"options": {"torch_executed_ops": ["lstm"]}}, "must be like ['aten::lstm']"),
+    ({"options": {"torch_executed_ops": ["lstm"]}}, r"must be a list of texts that match \w+::"),
+    ({"options": {"workspace": 1}}, "has no option 'workspace'; known are: precision_policy, trun"),
 ]
 
 

@@ -5,14 +5,17 @@ import multiprocessing
 import subprocess
 import sys
 import tempfile
+import threading
+from importlib import metadata
 from pathlib import Path
 
 import forked
 import numpy as np
 import soundfile
-from deepspeech2 import record
-from deepspeech2.architecture import Architecture, Spectrogram
-from deepspeech2.checkpoint import METADATA_KEY
+from conftest import ROOT
+from deepspeech2.features.spectrogram import Spectrogram
+from deepspeech2.model.architecture import METADATA_KEY, Architecture
+from deepspeech2.report import record
 from safetensors.numpy import save_file
 
 LABELS = list("_'ABCDEFGHIJKLMNOPQRSTUVWXYZ ")
@@ -166,6 +169,16 @@ def rates_content(utterances=130, wer=100 * 92 / 773):
     }
 
 
+# What the record of a row is made from, in the order of the stage's options.
+ROW_FILES = (
+    "score.json",
+    "agreement.json",
+    "timing.json",
+    "posteriors.json",
+    "../single_stream.json",
+)
+
+
 def row_content():
     """What the record of a row is made from, by file."""
     unseen, seen = ({"name": n, **rates_content(65, 20.5)} for n in ("unseen", "seen in training"))
@@ -203,19 +216,23 @@ def row_content():
     }
 
 
-def write_row(results: Path, row: str, **changes) -> str:
-    """The files of a row, with some top-level keys changed by file, and its record.
+def write_row(results: Path, row: str, **changes) -> Path:
+    """The path of a row's record, made with its files; some top-level keys are changed by file.
 
     `changes` are `score`, `agreement`, `timing`, `single_stream` and `posteriors`.
     """
-    (results / row).mkdir(parents=True, exist_ok=True)
+    folder = results / row
+    folder.mkdir(parents=True, exist_ok=True)
     for name, content in row_content().items():
         content.update(changes.get(Path(name).stem, {}))
-        (results / row / name).write_text(json.dumps(content))
-    stream = (results / row).parent / "single_stream.json"
-    found = record.record(row, {"decoder": {"name": "greedy"}}, results / row, stream)
-    (results / row / "record.json").write_text(json.dumps(found))
-    return row
+        (folder / name).write_text(json.dumps(content))
+    record.main(
+        *(folder / name for name in ROW_FILES),
+        row,
+        {"decoder": {"name": "greedy"}},
+        folder / "record.json",
+    )
+    return folder / "record.json"
 
 
 def run_stage(name: str, *arguments, **options) -> subprocess.CompletedProcess:
@@ -261,3 +278,94 @@ def planned(folder: Path, *arguments) -> dict:
         elif line.strip().startswith("output: ") and rule:
             jobs.setdefault(rule, []).append(line.strip()[8:].split(", ")[0])
     return jobs
+
+
+def posteriors_of(path: str, labels=LABELS) -> np.ndarray:
+    """Posteriors (T', classes) whose best labels spell `path`."""
+    rows = np.full((len(path), len(labels)), 0.01, np.float32)
+    rows[np.arange(len(path)), [labels.index(c) for c in path]] = 0.9
+    return rows
+
+
+def write_transcripts(path: Path, transcripts: dict[str, dict]) -> Path:
+    """A file of transcripts by utterance id."""
+    lines = [json.dumps({"id": name, **entry}) + "\n" for name, entry in transcripts.items()]
+    path.write_text("".join(lines))
+    return path
+
+
+def run_corpus(layout: str, source: Path, folder: Path, *more) -> subprocess.CompletedProcess:
+    """Make a corpus in `folder`; texts stay as they are unless `more` options say otherwise."""
+    (folder / "alphabet.json").write_text(json.dumps(LABELS))
+    options = () if "--text-case" in more else ("--text-case", "keep")
+    return run_stage(
+        "corpus.corpus", "--layout", layout, "--source", source, *options, *more,
+        "--labels", folder / "alphabet.json", "--corpus", folder / "corpus",
+        "--index", folder / "corpus.json", "--labels-copy", folder / "labels.json",
+    )  # fmt: skip
+
+
+# Top-level modules of what is installed, without the one that every start of Python imports.
+THIRD_PARTY = sorted(
+    set(metadata.packages_distributions()) - sys.stdlib_module_names - {"_distutils_hack"}
+)
+WITHOUT = """
+import sys
+from importlib.machinery import PathFinder
+
+MISSING = set({names!r})
+assert not MISSING & set(sys.modules), MISSING & set(sys.modules)
+
+
+class Finder(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        missing = name.partition(".")[0] in MISSING
+        return None if missing else PathFinder.find_spec(name, path, target)
+
+
+sys.meta_path[:] = [Finder if one is PathFinder else one for one in sys.meta_path]
+"""
+
+
+def python_without(names, code: str) -> subprocess.CompletedProcess:
+    """Run code where the top-level modules `names` are missing; never raises."""
+    command = [sys.executable, "-c", WITHOUT.format(names=list(names)) + code]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+class Loaded:
+    """A set of features without files, 3 bins high; `fail` is a position that cannot be read."""
+
+    def __init__(self, frames, fail=None):
+        random = np.random.default_rng(0)
+        self.bins, self.frames_max, self.fail = 3, max(frames), fail
+        self.data = [random.random((3, self.frames_max), np.float32) for _ in frames]
+        for data, length in zip(self.data, frames):
+            data[:, length:] = 0
+        self.utterances = [{"id": f"u{i}", "frames": n} for i, n in enumerate(frames)]
+        self.loaded = []
+
+    def __len__(self):
+        return len(self.utterances)
+
+    def load(self, position):
+        if position == self.fail:
+            raise OSError(f"no {position}")
+        self.loaded.append((position, threading.current_thread()))
+        return self.data[position]
+
+
+def stages_to_features(checkpoint, archive):
+    """Command lines that make AN4 test's features of a checkpoint, in the working folder."""
+    return (
+        ("model.convert", "--checkpoint", checkpoint, "--weights", "m.safetensors",
+         "--model", "m.json"),
+        ("corpus.corpus", "--layout", "an4", "--source", archive, "--text-case", "upper",
+         "--labels", ROOT / "resources/labels.json", "--corpus", "corpus", "--index", "c.json",
+         "--labels-copy", "labels.json"),
+        ("corpus.manifest", "--index", "c.json", "--corpus", "corpus", "--split", "test",
+         "--manifest", "manifest.json"),
+        ("features.preprocess", "--manifest", "manifest.json", "--model", "m.json",
+         "--labels", "labels.json", "--features", "features", "--index", "features.json"),
+    )  # fmt: skip

@@ -1,5 +1,6 @@
 """The benchmarks' own code: what they compare is the same, and what they read is read rightly."""
 
+import importlib
 import json
 import sys
 from functools import partial
@@ -7,6 +8,7 @@ from functools import partial
 import numpy as np
 import pytest
 from conftest import ROOT
+from deepspeech2 import cli
 from helpers import LABELS, write_folder
 
 sys.path.append(str(ROOT / "benchmarks"))
@@ -18,9 +20,9 @@ def test_the_reference_way_writes_the_same_features(tmp_path):
     samples = [{"wav_path": f"u{n}.wav", "transcript_path": f"u{n}.txt"} for n in range(3)]
     manifest = tmp_path / "set.json"
     manifest.write_text(json.dumps({"root_path": "set", "samples": samples}))
-    settings = bench.Settings(str(manifest), LABELS, bench.Spectrogram(), False)
+    settings = bench.Settings(LABELS, bench.Spectrogram(), False)
     ways = {
-        "ours": lambda folder: bench.preprocess(settings, folder, 2),
+        "ours": lambda folder: bench.preprocess(manifest, settings, folder, 2),
         **{
             parse.__name__: partial(bench.reference, parse, manifest, LABELS)
             for parse in (bench.spectrogram, bench.lean_spectrogram)
@@ -69,3 +71,32 @@ def test_a_job_with_several_outputs_counts_once(tmp_path):
         job = {"log": [log], "starttime": start, "endtime": 2.0, "rule": "score"}
         (folder / name).write_text(json.dumps(job))
     assert pipeline.jobs(tmp_path) == [(0.5, 2.0, "score"), (1.0, 2.0, "score")]
+
+
+def test_the_pipelines_commands_are_the_stages(tmp_path, monkeypatch, capsys):
+    """Every command line, without running it."""
+    import pipeline
+
+    stages = []
+
+    def run(command, folder):
+        name, *arguments = map(str, command)
+        if name == "snakemake":
+            manifest = folder / "results/datasets/an4/an4_test_manifest.json"
+            manifest.parent.mkdir(parents=True, exist_ok=True)
+            manifest.write_text(json.dumps({"samples": [{"id": "a"}]}))
+            return 1.0, 100.0
+        main = importlib.import_module(name).main
+        stages.append((name.rpartition(".")[2], cli.parser_of(main).parse_args(arguments)))
+        return 1.0, 100.0
+
+    (tmp_path / "a.tar.gz").touch()
+    monkeypatch.setattr(pipeline, "run", run)
+    monkeypatch.setattr(pipeline, "where", lambda *_: None)
+    monkeypatch.setattr(sys, "argv", ["x", "--archive", f"{tmp_path}/a.tar.gz", "--rounds", "1"])
+    pipeline.main()
+    assert [name for name, _ in stages] == 2 * ["preprocess", "compile", "infer", "timing"]
+    assert "| timing, ratio of the two | 1.0 times |" in capsys.readouterr().out
+    one, many = (values for name, values in stages if name == "timing")
+    assert one.engine == many.engine and one.engine.padding == "batch" and one.threads == 2
+    assert one.features != many.features

@@ -21,7 +21,10 @@ from deepspeech2 import sources  # noqa: E402
 NAMES = Path(__file__).with_name("torch_2_0_names.txt")
 MODULES = [
     f"deepspeech2.{name}"
-    for name in ("export", "compile", "posteriors", "timing", "doctor", "backends.torch_aie")
+    for name in (
+        *("model.export", "engines.compile", "engines.infer", "engines.timing", "doctor"),
+        "engines.torch_aie",
+    )
 ]
 OURS = {"compile", "index"}  # newer names of torch's that are something else in these sources
 

@@ -1,1 +1,1 @@
-"""DeepSpeech2 inference, measured. Every stage is a program: `python -m deepspeech2.<stage>`."""
+"""DeepSpeech2: accuracy and speed per batch size, from a speech archive and a checkpoint."""

@@ -1,223 +1,450 @@
-"""The workflow's configuration: checked against its schema, defaults filled in, overrides applied.
+"""The workflow's configuration as typed models: its defaults, schema and manual.
 
-Every failure is one line with the key, the value and the rule that it breaks.
+`python -m deepspeech2.config` prints the JSON schema that editors use (workflow/schemas), and
+`manual_of` makes the explanations in config.yaml; tests compare both.
 """
 
 from __future__ import annotations
 
-import copy
 import json
-import math
-import os
-from pathlib import Path
-from typing import Any
+import textwrap
+from typing import Annotated, Any, Literal
 
-import jsonschema
-import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
-from deepspeech2 import backends
-from deepspeech2.stage import UserError
+from deepspeech2 import engines
+from deepspeech2.cli import UserError
+from deepspeech2.corpus import layouts
+from deepspeech2.corpus.manifest import SPLITS
+from deepspeech2.corpus.text import CASES
+from deepspeech2.engines import verdicts
+from deepspeech2.report.limits import Limits
+from deepspeech2.scoring.decoders import DECODERS
 
-RESERVED = {
-    # What stands in results/ and in results/{dataset}/{model}/.
-    "datasets": set(
-        "datasets models logs benchmarks figures tables README.md report.html table.tsv table.md "
-        "table.html training comparison.tsv comparison.md comparison.json bench.tsv".split()
-    ),
-    "models": set(),
-    # And in results/models/{model}/, where an engine with its own interpreter has its trace.
-    "engines": set(
-        "eager features features.json checkpoint model.json model.safetensors random.safetensors "
-        "trusted.sha256".split()
-    ),
-}
-
-
-def complete(config: dict[str, Any], schema_path: str | Path) -> dict[str, Any]:
-    """The configuration that the workflow uses. Raises `UserError` for the first fault."""
-    schema = yaml.safe_load(Path(schema_path).read_text(encoding="utf-8"))
-    validator = _with_defaults(jsonschema.Draft202012Validator)(schema)
-    errors = sorted(validator.iter_errors(config), key=lambda error: list(map(str, error.path)))
-    if errors:
-        raise UserError(_explain(min(errors, key=lambda error: -len(error.path))))
-    _check_names(config)
-    _override(config, "archive", "datasets")
-    _override(config, "checkpoint", "models")
-    for name in config["run"]["datasets"]:
-        _check_dataset(config, name)
-        dataset = config["datasets"][name]
-        if dataset["layout"] != "an4" and dataset["split"] == "test":
-            raise UserError(
-                f"config: datasets.{name}.split: 'test': only the layout an4 has such a part; use "
-                "all, or train and val (every tenth speaker)"
-            )
-    for name in config["run"]["models"]:
-        if (config["models"][name]["checkpoint"] is None) == (
-            config["models"][name]["random"] is None
-        ):
-            raise UserError(f"config: models.{name}: needs either a checkpoint or random")
-    _check_training(config)
-    _check_sources(config)
-    _check_baseline(config)
-    for name in config["engines"]:
-        try:
-            config["engines"][name] = _complete_engine(name, config["engines"][name])
-        except UserError:  # one that is not selected disturbs only whoever uses it
-            if name in config["run"]["engines"]:
-                raise
-    return config
+MAX_SEED = 2**32 - 1
 
 
-def _with_defaults(validator_class):
-    """The validator, made to fill in the `default` of every property before it checks them."""
-    check_properties = validator_class.VALIDATORS["properties"]
+def _unique(items: list) -> list:
+    if len(items) != len(set(items)):
+        raise ValueError("must not repeat an entry")
+    return items
 
-    def fill(validator, properties, instance, schema):
-        if isinstance(instance, dict):
-            for name, subschema in properties.items():
-                if "default" in subschema:
-                    instance.setdefault(name, copy.deepcopy(subschema["default"]))
-        yield from check_properties(validator, properties, instance, schema)
 
-    # JSON Schema takes 4.0 for an integer, and YAML has infinity: neither is meant here.
-    types = validator_class.TYPE_CHECKER.redefine_many(
-        {
-            "integer": lambda _, value: type(value) is int,
-            "number": lambda _, value: type(value) in (int, float) and math.isfinite(value),
-        }
+def _ascending(pair: list[float]) -> list[float]:
+    if pair[0] > pair[1]:
+        raise ValueError(f"{pair[0]:g} is more than {pair[1]:g}")
+    return pair
+
+
+def _list(item: Any, **limits: int) -> Any:
+    """The type of a list without repetitions."""
+    field = Field(json_schema_extra={"uniqueItems": True}, **limits)
+    return Annotated[list[item], AfterValidator(_unique), field]
+
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}$")]
+Names = _list(Name)
+Selection = _list(Name, min_length=1)
+BatchSizes = _list(Annotated[int, Field(ge=1, le=65536)], min_length=1)
+Widths = _list(Annotated[int, Field(ge=1, le=1_000_000)], max_length=50)
+Text = Annotated[str, StringConstraints(min_length=1)]
+# Snakemake takes braces in the name of an input for wildcards.
+FilePath = Annotated[str, StringConstraints(min_length=1, pattern=r"^[^{}]*$")]
+Count = Annotated[int, Field(ge=0, le=1000)]
+Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Pair = Annotated[list[float], Field(min_length=2, max_length=2), AfterValidator(_ascending)]
+
+
+class Entry(BaseModel):
+    """A part of the configuration. Unknown keys and values of other types are refused."""
+
+    model_config = ConfigDict(
+        extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
-    return jsonschema.validators.extend(validator_class, {"properties": fill}, type_checker=types)
 
-
-def _explain(error: jsonschema.ValidationError) -> str:
-    key = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in error.absolute_path)[1:]
-    if error.validator == "additionalProperties" and isinstance(error.instance, dict):
-        known = error.schema.get("properties", {})
-        unknown = next((name for name in error.instance if name not in known), None)
-        where = f"{key}.{unknown}" if key else unknown
-        return f"config: {where}: unknown key; known here are: {', '.join(known)}"
-    message = error.message if len(error.message) < 300 else error.message[:300] + "..."
-    return f"config: {key or 'top level'}: {message}"
-
-
-def _check_names(config: dict[str, Any]) -> None:
-    for kind, reserved in RESERVED.items():
-        for name in config[kind]:
-            if name in reserved:
-                raise UserError(f"config: {kind}.{name}: this name is reserved; choose another")
-        for name in config["run"][kind]:
-            if name not in config[kind]:
-                raise UserError(
-                    f"config: run.{kind}: {name!r} is not defined; defined are: "
-                    f"{', '.join(config[kind])}"
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, data: Any) -> Any:
+        for key in data if isinstance(data, dict) else ():
+            if key not in cls.model_fields:
+                raise PydanticCustomError(
+                    "unknown_key",
+                    "unknown key; known here are: {known}",
+                    {"key": key, "known": ", ".join(cls.model_fields)},
                 )
+        return data
 
 
-def _check_dataset(config: dict[str, Any], name: str) -> None:
-    if not (config["datasets"][name]["path"] or config["datasets"][name]["urls"]):
-        raise UserError(f"config: datasets.{name}: needs a path or urls")
+class Run(Entry):
+    """What the table shows, by names of the registries below: every dataset with every model on
+    every engine at every batch size. Results of other selections stay cached in results/.
+    """
+
+    datasets: Selection
+    """names of datasets"""
+    models: Selection
+    """names of models"""
+    engines: Selection
+    """names of engines"""
+    batch_sizes: BatchSizes
+    """utterances in a batch; one row of the table for each"""
 
 
-def _complete_engine(name: str, entry: dict[str, Any]) -> dict[str, Any]:
-    """An engine's entry, checked by its backend, with the backend's own where it names nothing."""
-    if entry["python"] is not None:
-        entry["python"] = os.path.expanduser(entry["python"])
-    try:
-        json.dumps(entry["options"], allow_nan=False, sort_keys=True)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"config: engines.{name}.options: no plain settings ({error})") from None
-    if entry["buckets"] and entry["padding"] == "batch":
-        raise UserError(f"config: engines.{name}.buckets: not together with padding batch")
-    try:
-        entry = backends.completed(entry)
-        settings = {key: entry[key] for key in backends.Engine._fields}
-        backends.create(backends.Engine(**settings))
-    except UserError as error:
-        raise UserError(f"config: engines.{name}: {error}") from None
-    return entry
+class Dataset(Entry):
+    """A corpus, by name. It needs a layout, and a path or urls."""
+
+    layout: Literal[tuple(layouts.LAYOUTS)]
+    """an4: AN4's archive (tar or zip; .raw, .sph or .wav inside) or its unpacked folder;
+    folder: audio files, each with a .txt of the same name beside it; tsv: a table with the columns
+    path and transcript (and speaker), tab-separated; manifest: a deepspeech.pytorch manifest
+    (JSON); espeak: a table of texts that espeak-ng speaks (resources/synthetic/texts.tsv is one)"""
+    path: Text | None = None
+    """the local archive, folder, table or manifest"""
+    urls: list[Annotated[str, StringConstraints(pattern="^https?://")]] = []
+    """mirrors of the archive, tried in this order, if there is no path"""
+    split: Literal[SPLITS] = "all"
+    """part to run on; val is every tenth speaker (of AN4's training part, or of all), and only AN4
+    has a test part"""
+    text_case: Literal[tuple(CASES)] = "keep"
+    """what to do to the letters of the transcripts"""
+    unknown_characters: Literal["error", "drop"] = "error"
+    """error: stop at characters outside the labels; drop: remove them"""
+    labels: FilePath | None = None
+    """the characters of the transcripts, the blank first (JSON); null is resources/labels.json"""
+    pcm_sha256: FilePath | None = None
+    """a table of hashes that the audio must match, whatever its packaging"""
+    published: FilePath | None = None
+    """a table of published figures to stand beside ours"""
 
 
-def _check_training(config: dict[str, Any]) -> None:
-    train = config["train"]
-    for key in ("datasets", "dev", "shares", "spliced"):
-        for name in train[key]:
-            if name not in config["datasets"]:
-                raise UserError(
-                    f"config: train.{key}: {name!r} is not defined; defined are: "
-                    f"{', '.join(config['datasets'])}"
-                )
-    if train["start"] not in (None, *config["models"]):
-        raise UserError(f"config: train.start: {train['start']!r} is not one of models")
-    for name in (*train["datasets"], *train["dev"]):
-        _check_dataset(config, name)
-        entry = config["datasets"][name]
-        for place in ("path", "labels", "pcm_sha256"):
-            entry[place] = entry[place] and os.path.expanduser(entry[place])
-    for key in ("speed", "snr"):
-        low, high = train["augmentation"][key]
-        if low > high:
-            raise UserError(f"config: train.augmentation.{key}: {low} is more than {high}")
+class Architecture(Entry):
+    """A network's shape."""
+
+    rnn_type: Literal["lstm", "gru", "rnn"] = "lstm"
+    """kind of the recurrent layers"""
+    hidden_size: Annotated[int, Field(ge=1, le=16384)] = 1024
+    """units of each recurrent layer and direction"""
+    hidden_layers: Annotated[int, Field(ge=1, le=64)] = 5
+    """recurrent layers"""
+    bidirectional: bool = True
+    """whether the layers run in both directions"""
+    lookahead_context: Annotated[int, Field(ge=1, le=1000)] = 20
+    """frames that a network of one direction looks ahead"""
+
+    def fields(self) -> dict[str, Any]:
+        """The settings that matter: a network of both directions does not look ahead."""
+        found = self.model_dump(include=set(Architecture.model_fields))
+        return {
+            k: v for k, v in found.items() if k != "lookahead_context" or not self.bidirectional
+        }
 
 
-def is_address(place: str) -> bool:
-    """Whether a checkpoint is to be fetched rather than read."""
-    return place.startswith(("http://", "https://"))
+class RandomWeights(Architecture):
+    """Random weights instead of a checkpoint, to measure speed only."""
+
+    seed: Seed = 0
+    """of the weights"""
+    labels: FilePath | None = None
+    """the characters that it writes (JSON); null is resources/labels.json"""
 
 
-def _check_sources(config: dict[str, Any]) -> None:
-    """Expand the home folder in the selected local sources, and see that they are there."""
-    places = [(f"datasets.{n}", config["datasets"][n], "path") for n in config["run"]["datasets"]]
-    places += [
-        (f"datasets.{n}", config["datasets"][n], key)
-        for n in config["run"]["datasets"]
-        for key in ("labels", "pcm_sha256", "published")
+class Checkpoint(Entry):
+    """A model, by name: a checkpoint or random weights."""
+
+    checkpoint: FilePath | None = None
+    """path or address of a deepspeech.pytorch V3 .ckpt or of our .safetensors"""
+    random: RandomWeights | None = None
+    """random weights instead, to measure the speed of an architecture: rows without accuracy"""
+    sha256: Annotated[str, StringConstraints(pattern="^[0-9a-fA-F]{64}$")] | None = None
+    """only this very file is accepted; null trusts the first download and records it"""
+    training_texts: FilePath | None = None
+    """a file with the texts that it was trained on, one a line; others are scored apart, too"""
+
+
+class EngineEntry(Entry):
+    """A way to run a model, by name."""
+
+    backend: str
+    """what computes: torchscript (CPU, NVIDIA GPUs), native (CPU) or torch_aie (Ascend NPUs)"""
+    device: str | None = None
+    """where: cpu; cuda:0, cuda:1 ...; npu:0, npu:1 ...; null is the backend's own"""
+    precision: Literal[engines.PRECISIONS] | None = None
+    """fp32; bf16 on the CPU, too, and int8 by native; fp16 and bf16 on GPUs; fp16 on NPUs; null is
+    the backend's own"""
+    form: Literal[engines.FORMS] = "static"
+    """static: order-free, without packed sequences; packed: the reference's"""
+    padding: Literal[engines.PADDINGS] = "longest"
+    """longest: every batch as wide as the set's longest utterance, as in the reference; batch: as
+    wide as its own longest, and the last not filled up"""
+    buckets: Widths = []
+    """widths in frames instead: every batch as wide as the least that holds its longest utterance
+    (the set's longest where none does); engines of fixed shapes compile one file for each"""
+    python: Text | None = None
+    """another interpreter for this engine's stages; null is the one that runs snakemake (a program
+    that will be run: mind whose configuration you use)"""
+    options: dict[str, Any] = {}
+    """settings that only this backend has, below"""
+
+
+class Decoder(Entry):
+    """How posteriors become text."""
+
+    name: Literal[tuple(DECODERS)] = "greedy"
+    """greedy: the best label of each frame, repeats merged, blanks dropped"""
+
+
+class Accuracy(Entry):
+    """The accuracy run. Its files are byte-identical from run to run."""
+
+    threads: Annotated[int, Field(ge=1)] = 1
+    """threads of each accuracy job"""
+
+
+class Timing(Entry):
+    """The timing run takes all cores and runs alone. A row measured with less than the defaults is
+    QUICK; one that breaks these rules is INVALID.
+    """
+
+    warmup_batches: Annotated[int, Field(ge=0)] = verdicts.WARMUP_BATCHES
+    """batches that are dropped first"""
+    min_batches: Annotated[int, Field(ge=1)] = verdicts.MIN_BATCHES
+    """least timed batches; the set is repeated, whole, until both minima are reached"""
+    min_seconds: Annotated[float, Field(ge=0)] = verdicts.MIN_SECONDS
+    """least timed seconds"""
+    multi: Annotated[int, Field(ge=1)] | None = None
+    """exactly so many passes over the set instead, as the guide's --multi"""
+    max_spread: Annotated[float, Field(gt=0)] = verdicts.MAX_SPREAD
+    """largest coefficient of variation of the time per frame"""
+    max_other_load: Share = verdicts.MAX_OTHER_LOAD
+    """largest share of the cores that other programs may use, meanwhile or just before"""
+    governors: list[Annotated[str, StringConstraints(pattern="^[a-z_]+$")]] | None = list(
+        verdicts.GOVERNORS
+    )
+    """CPU frequency governors that are accepted, where readable; null: any"""
+
+
+class Compare(Entry):
+    """From where on `snakemake gate` fails a row against the baseline's."""
+
+    confidence: Annotated[float, Field(ge=0.5, lt=1)] = Limits().confidence
+    """of the speed's interval, and the share of the paired bootstrap's draws in which WER is
+    higher. The interval excludes run-to-run drift; max_slowdown allows for it"""
+    max_wer_increase: Annotated[float, Field(ge=0, le=1000)] = Limits().max_wer_increase
+    """points that WER may rise by, however sure the rise is"""
+    max_slowdown: Annotated[float, Field(ge=0, lt=1)] = Limits().max_slowdown
+    """share of the baseline's speed that may be lost"""
+
+
+class Augmentation(Entry):
+    """How training utterances are changed, anew in every epoch."""
+
+    speed: Annotated[Pair, Field(json_schema_extra={"items": {"minimum": 0.2, "maximum": 5}})] = [
+        0.87,
+        1.15,
     ]
-    models = [*config["run"]["models"], *filter(None, [config["train"]["start"]])]
-    places += [
-        (f"models.{n}", config["models"][n], key)
-        for n in models
-        for key in ("checkpoint", "training_texts")
+    """lowest and highest factor, from 0.2 to 5"""
+    gain: Annotated[float, Field(ge=0, le=60)] = 6.0
+    """dB louder or softer, at most"""
+    noise: Share = 0.5
+    """share of the utterances that get noise, of any colour"""
+    snr: Pair = [10.0, 40.0]
+    """level of the speech above the noise in dB, lowest and highest, from -60 to 120"""
+    vocal_tract: Annotated[float, Field(ge=0, le=0.5)] = 0.08
+    """largest stretch of the frequency axis, as a share"""
+    frequency_masks: Count = 2
+    """SpecAugment: masked bands"""
+    frequency_width: Count = 24
+    """bins of 50 Hz in each, at most"""
+    time_masks: Count = 2
+    """masked times"""
+    time_width: Count = 20
+    """frames in each, at most"""
+
+    @model_validator(mode="after")
+    def _bounds(self) -> Augmentation:
+        for name, low, high in (("speed", 0.2, 5), ("snr", -60, 120)):
+            for value in getattr(self, name):
+                if not low <= value <= high:
+                    raise PydanticCustomError(
+                        "bounds", "{value} is not from {low} to {high}",
+                        {"key": name, "value": value, "low": low, "high": high},
+                    )  # fmt: skip
+        return self
+
+
+class Train(Entry):
+    """What `snakemake train` does: it learns from the part train of its datasets and keeps the
+    epoch with the lowest WER on the part val of `dev`. Every epoch is saved, and a run that was
+    stopped goes on where it was.
+    """
+
+    name: Name = "network"
+    """its results are in results/training/ under this name"""
+    datasets: Names = []
+    """datasets to learn from"""
+    shares: dict[Name, Annotated[float, Field(gt=0, le=100)]] = {}
+    """share of a dataset's utterances in every epoch, where it is not 1"""
+    dev: Names = []
+    """datasets to choose the epoch by; WER is the mean of theirs"""
+    dev_utterances: Annotated[int, Field(ge=1)] = 150
+    """utterances of each of them, at most"""
+    architecture: Architecture = Field(default_factory=Architecture)
+    """the network: rnn_type, hidden_size, hidden_layers, bidirectional, lookahead_context"""
+    start: str | None = None
+    """one of models, to go on from its weights; then its architecture counts"""
+    epochs: Annotated[int, Field(ge=1, le=100_000)] = 60
+    """epochs at most"""
+    patience: Annotated[int, Field(ge=1)] = 20
+    """epochs without a better WER on dev, after which it stops"""
+    frames_per_batch: Annotated[int, Field(ge=100, le=10_000_000)] = 2600
+    """frames of 10 ms in a batch, padding included; batches hold utterances of similar length"""
+    learning_rate: Annotated[float, Field(gt=0)] = 0.001
+    """of AdamW: rises for warmup_epochs, then falls as a cosine to zero"""
+    warmup_epochs: Annotated[float, Field(ge=0)] = 1.0
+    """epochs in which the learning rate rises"""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    """of AdamW"""
+    clip: Annotated[float, Field(gt=0)] = 5.0
+    """gradients longer than this are shortened to it"""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """share of the recurrent layers' and the last layer's inputs that is left out"""
+    average: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    """decay a batch of the weights' moving average, which is kept; 0 averages nothing"""
+    clean_epochs: Annotated[int, Field(ge=0)] = 3
+    """epochs at the start without noise, vocal_tract and masks"""
+    augmentation: Augmentation = Field(default_factory=Augmentation)
+    """how utterances are changed, below"""
+    spliced: Names = []
+    """datasets in which utterances are put together anew from the words of their speaker"""
+    splices: Share = 0.35
+    """share of their utterances"""
+    splices_from: Annotated[int, Field(ge=2)] = 12
+    """first epoch with them: the network finds the words"""
+    align_every: Annotated[int, Field(ge=1)] = 13
+    """epochs after which it looks for the words again"""
+    precision: Literal["bf16", "fp32"] = "bf16"
+    """of the layers' computations"""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """where to train; cuda has never run"""
+    seed: Seed = 0
+    """of everything that is drawn"""
+
+
+class Config(Entry):
+    """Configuration of the workflow. config.yaml explains every key in place."""
+
+    run: Run
+    """what the table shows"""
+    datasets: dict[Name, Dataset]
+    """corpora, by name"""
+    models: dict[Name, Checkpoint]
+    """checkpoints, by name"""
+    engines: dict[Name, EngineEntry]
+    """ways to run a model, by name"""
+    decoder: Decoder = Field(default_factory=Decoder)
+    """how posteriors become text"""
+    accuracy: Accuracy = Field(default_factory=Accuracy)
+    """the accuracy run"""
+    timing: Timing = Field(default_factory=Timing)
+    """the timing run"""
+    compare: Compare = Field(default_factory=Compare)
+    """from where on `snakemake gate` fails a row"""
+    baseline: FilePath | None = None
+    """folder of another run's results, for `snakemake compare` and `snakemake gate`"""
+    train: Train = Field(default_factory=Train)
+    """what `snakemake train` does"""
+    archive: Text | None = None
+    """source of the one selected dataset, instead of its own"""
+    checkpoint: Text | None = None
+    """source of the one selected model, instead of its own"""
+
+    def engine(self, name: str) -> engines.Engine:
+        """The engine of an entry, checked and completed by its backend."""
+        try:
+            json.dumps(self.engines[name].options, allow_nan=False, sort_keys=True)
+            return engines.complete(self.engines[name].model_dump(exclude={"python"}))
+        except (TypeError, ValueError) as error:
+            raise UserError(f"config: engines.{name}.options: not plain JSON ({error})") from None
+        except UserError as error:
+            raise UserError(f"config: engines.{name}: {error}") from None
+
+
+def schema() -> dict[str, Any]:
+    """The JSON schema of a configuration file. Nothing is required: files are merged."""
+    found = _without_titles(Config.model_json_schema())
+    for part in (found, *found["$defs"].values()):
+        part.pop("required", None)
+    found["$defs"]["EngineEntry"]["allOf"] = [
+        {
+            "if": {"properties": {"backend": {"const": name}}, "required": ["backend"]},
+            "then": {"properties": {"options": _options_schema(name)}},
+        }
+        for name in engines.BACKENDS
     ]
-    folder = f"results/training/{config['train']['name']}/"
-    for name, entry, key in places:
-        if entry[key] and entry[key].startswith(folder):
-            continue  # what `snakemake train` makes
-        if entry[key] and not (key == "checkpoint" and is_address(entry[key])):
-            entry[key] = os.path.expanduser(entry[key])
-            if not os.path.exists(entry[key]):
-                trained = entry[key].startswith("results/training/")
-                remedy = "train it first, or correct the path" if trained else "correct the path"
-                raise UserError(
-                    f"config: {name}.{key}: {entry[key]}: no such file or folder; {remedy}"
-                )
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **found}
 
 
-def _check_baseline(config: dict[str, Any]) -> None:
-    """Expand the home folder in `baseline`, and see that it is there and not our own results."""
-    if config["baseline"] is None:
-        return
-    path = config["baseline"] = os.path.expanduser(config["baseline"])
-    if not os.path.isdir(path):
-        raise UserError(
-            f"config: baseline: {path}: no such folder; give the folder of another run's results"
-        )
-    if os.path.realpath(path) == os.path.realpath("results"):
-        raise UserError(f"config: baseline: {path}: is this run's own folder; give a copy of it")
+def _without_titles(node: Any) -> Any:
+    """A schema without the titles that pydantic makes of names."""
+    if isinstance(node, list):
+        return [_without_titles(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    return {
+        key: _without_titles(value)
+        for key, value in node.items()
+        if key != "title" or not isinstance(value, str)
+    }
 
 
-def _override(config: dict[str, Any], key: str, kind: str) -> None:
-    """`archive` and `checkpoint` replace the source of the one selected dataset or model."""
-    path = config[key]
-    if path is None:
-        return
-    selected = config["run"][kind]
-    if len(selected) > 1:
-        raise UserError(
-            f"config: {key}: names one source, but run.{kind} selects {len(selected)}: "
-            f"{', '.join(selected)}; select one"
-        )
-    entry = config[kind][selected[0]]
-    if key == "archive":
-        entry["urls"], entry["path"] = [], path
-    else:
-        entry["checkpoint"], entry["random"] = path, None
+def _options_schema(backend: str) -> dict[str, Any]:
+    kinds = {bool: "boolean", int: "integer", str: "string", list: "array"}
+    properties = {}
+    for name, option in engines.backend_class(backend).options.items():
+        kind = "string" if option.optional else kinds[type(option.default)]
+        properties[name] = {
+            "type": [kind, "null"] if option.optional else kind,
+            "default": option.default,
+            "description": option.help,
+        }
+    return {"type": "object", "additionalProperties": False, "properties": properties}
+
+
+def manual(entries: dict[str, tuple[str, Any]]) -> str:
+    """Explanations (text, default) by key as the comments of config.yaml have them."""
+    width = max(map(len, entries)) + 2
+    lines = []
+    for key, (text, default) in entries.items():
+        shown = "" if default in (None, [], {}, ...) else f" [{json.dumps(default)}]"
+        wrapped = textwrap.wrap(" ".join(text.split()) + shown, 96 - width, break_on_hyphens=False)
+        lines += [f"#   {key:{width}}{wrapped[0]}", *(f"#   {'':{width}}{x}" for x in wrapped[1:])]
+    return "\n".join(lines)
+
+
+def manual_of(model: type[Entry]) -> str:
+    """The manual of a part of the configuration."""
+    entries = {}
+    for name, field in model.model_fields.items():
+        default = ... if field.is_required() or field.default_factory else field.default
+        entries[name] = (field.description, default)
+    return manual(entries)
+
+
+def manual_of_options(backend: str) -> str:
+    """The manual of a backend's options."""
+    options = engines.backend_class(backend).options
+    return manual({name: (option.help, option.default) for name, option in options.items()})
+
+
+if __name__ == "__main__":
+    parts = [f" {json.dumps(key)}: {json.dumps(value)}" for key, value in schema().items()]
+    print("{\n" + ",\n".join(parts) + "\n}")

@@ -9,11 +9,12 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from deepspeech2.stage import UserError
+from deepspeech2.cli import UserError
 
 CHUNK = 1 << 16  # bytes
 
@@ -98,7 +99,7 @@ def read_json(path: str | Path) -> Any:
     except json.JSONDecodeError as error:
         raise UserError(f"{path}: line {error.lineno}: broken JSON ({error.msg})") from None
     except (RecursionError, ValueError):
-        raise UserError(f"{path}: broken JSON (nested too deeply, or no usable number)") from None
+        raise UserError(f"{path}: broken JSON (nested too deeply, or an invalid number)") from None
 
 
 def require_unaltered(path: str | Path, expected: str, index: str | Path) -> None:
@@ -114,3 +115,49 @@ def require_unaltered(path: str | Path, expected: str, index: str | Path) -> Non
 def remedy(index: str | Path) -> str:
     """The command that makes `index` and what it lists anew."""
     return f"rebuild it with: snakemake --cores all --force {index}"
+
+
+class Fingerprints:
+    """Hashes of files' contents, kept by what the system says of each file.
+
+    A file whose size, times and inode are those at its last reading is not read again, so that
+    thousands of unchanged files cost next to nothing. `cache` may be lost at any time.
+    """
+
+    SETTLED = 2.0  # seconds after its last change from which on a file's times tell of the next
+
+    def __init__(self, cache: Path):
+        self.cache = cache
+        self.known: dict[str, list] = {}
+        with contextlib.suppress(OSError, ValueError):
+            known = json.loads(cache.read_text(encoding="utf-8"))
+            self.known = known if isinstance(known, dict) else {}
+
+    def of(self, paths: Iterable[str | Path], root: Path | None = None) -> str:
+        """Hex SHA-256 over the paths (below `root`) and contents of files, in any order."""
+        total, before = hashlib.sha256(), dict(self.known)
+        for path in sorted(map(os.fspath, paths)):
+            name = os.path.relpath(path, root) if root else os.path.basename(path)
+            total.update(f"{name}\0{self._digest(path)}\n".encode(errors="surrogateescape"))
+        if self.known != before:
+            with contextlib.suppress(OSError):  # what cannot be kept is read again
+                write_json(self.cache, {k: v for k, v in self.known.items() if os.path.exists(k)})
+        return total.hexdigest()
+
+    def _digest(self, path: str) -> str:
+        key = os.path.abspath(path)
+        try:
+            if not os.path.isfile(path):  # a pipe would be read forever
+                return "not a file"
+            stat = os.stat(path)
+            state = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
+            if self.known.get(key, [])[:-1] == state:
+                return self.known[key][-1]
+            digest = sha256(path)
+        except OSError as error:
+            return error.strerror or "unreadable"
+        if key.isprintable() and time.time() - max(stat.st_mtime, stat.st_ctime) > self.SETTLED:
+            self.known[key] = [*state, digest]
+        else:
+            self.known.pop(key, None)
+        return digest

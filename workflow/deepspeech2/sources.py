@@ -1,4 +1,8 @@
-"""Which source files a stage is made of: an edit of one of them makes its results stale."""
+"""Which source files a stage is made of, and which options its `main` has.
+
+An edit of one of the files makes the stage's results stale. Files are parsed, not imported: torch
+alone would take seconds at each start of the workflow.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +12,6 @@ import hashlib
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent
-# The stages whose output every run of an engine starts from.
-BEFORE_A_RUN = ("deepspeech2.preprocess", "deepspeech2.export", "deepspeech2.compile")
 
 
 def of(*modules: str) -> list[Path]:
@@ -17,24 +19,34 @@ def of(*modules: str) -> list[Path]:
 
     Imports are followed through the package wherever they stand in a file, also in functions.
     """
-    found: set[Path] = set()
+    files: set[Path] = set()
     for module in modules:
-        found |= _closure(_path(module))
-    return sorted(found)
+        parts = module.split(".")
+        for end in range(1, len(parts) + 1):  # the packages that hold it, too
+            files |= _closure(_path(".".join(parts[:end])))
+    return sorted(files)
 
 
+@functools.cache
 def digest(*modules: str) -> str:
     """Hex SHA-256 over the names and contents of the files that `modules` are made of."""
     total = hashlib.sha256()
     for path in of(*modules):
         name = path.relative_to(PACKAGE).as_posix().encode()
-        total.update(name + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+        total.update(name + b"\0" + _content(path))
     return total.hexdigest()
 
 
+def options(module: str) -> dict[str, str]:
+    """Annotations by name of the parameters of a stage's `main`, without those after `*`."""
+    for node in _tree(_path(module)).body:
+        if isinstance(node, ast.FunctionDef) and node.name == "main":
+            return {arg.arg: ast.unparse(arg.annotation) for arg in node.args.args}
+    raise ValueError(f"{module} is not a stage")
+
+
 def _path(module: str) -> Path:
-    parts = module.split(".")
-    base = PACKAGE.parent.joinpath(*parts)
+    base = PACKAGE.parent.joinpath(*module.split("."))
     for path in (base.with_suffix(".py"), base / "__init__.py"):
         if path.is_file():
             return path
@@ -42,21 +54,31 @@ def _path(module: str) -> Path:
 
 
 @functools.cache
+def _content(path: Path) -> bytes:
+    return hashlib.sha256(path.read_bytes()).digest()
+
+
+@functools.cache
+def _tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+@functools.cache
 def _closure(start: Path) -> frozenset:
-    found, waiting = set(), [start]
+    files, waiting = set(), [start]
     while waiting:
         path = waiting.pop()
-        if path not in found:
-            found.add(path)
+        if path not in files:
+            files.add(path)
             waiting += _imports(path)
-    return frozenset(found)
+    return frozenset(files)
 
 
 @functools.cache
 def _imports(path: Path) -> list[Path]:
     """Files of the package that one file imports, with the packages that hold them."""
     names = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
+    for node in ast.walk(_tree(path)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:

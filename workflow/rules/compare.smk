@@ -4,14 +4,13 @@
 # Without a baseline there is nothing to wait for: the stage says at once what to add.
 rule compare:
     input:
-        records=expand("results/{row}/record.json", row=rows()) if config["baseline"] else [],
-        transcripts=(
-            expand("results/{row}/transcripts.jsonl", row=rows()) if config["baseline"] else []
-        ),
-        baseline=baseline_files(),
-        code=stage_sources("compare"),
+        records=of_rows(rules.record.output.record) if CONFIG.baseline else [],
+        transcripts=of_rows(rules.decode.output.transcripts) if CONFIG.baseline else [],
+        theirs=list(map(local, baseline_files())),
     output:
-        multiext("results/comparison", tsv=".tsv", md=".md", json=".json"),
+        tsv="results/comparison.tsv",
+        md="results/comparison.md",
+        json="results/comparison.json",
     log:
         "results/logs/compare.log",
     benchmark:
@@ -19,24 +18,22 @@ rule compare:
     conda:
         "../../envs/cpu.yaml"
     params:
-        baseline=[f"--baseline={config['baseline']}"] if config["baseline"] else [],
-        rows=rows(),
-        limits=[f"--{key.replace('_', '-')}={value}" for key, value in config["compare"].items()],
+        **dict(CONFIG.compare),
+        baseline=CONFIG.baseline or [],
+        contents=contents(*baseline_files()),
+        code=code("report.compare"),
     shell:
-        "python -m deepspeech2.compare --log {log:q} {params.baseline:q} --results results "
-        "--rows {params.rows:q} {params.limits:q} --tsv {output.tsv:q} --md {output.md:q} "
-        "--json {output.json:q}"
+        stage("report.compare")
 
 
 # A rule of its own, because Snakemake deletes what a failing job wrote. It has no output and no
 # benchmark, so that it runs whenever it is asked for.
 rule gate:
     input:
-        comparison="results/comparison.json",
-        code=stage_sources("gate"),
+        comparison=rules.compare.output.json,
     log:
         "results/logs/gate.log",
     conda:
         "../../envs/cpu.yaml"
     shell:
-        "python -m deepspeech2.gate --log {log:q} --comparison {input.comparison:q}"
+        stage("report.gate")

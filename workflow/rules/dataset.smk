@@ -2,10 +2,8 @@
 
 
 rule fetch_corpus:
-    input:
-        code=stage_sources("fetch"),
     output:
-        "results/datasets/{dataset}/archive",
+        output="results/datasets/{dataset}/archive",
     log:
         "results/logs/datasets/{dataset}/fetch.log",
     benchmark:
@@ -14,20 +12,21 @@ rule fetch_corpus:
         "../../envs/cpu.yaml"
     params:
         urls=of_dataset("urls"),
+        kind="archive",
+        code=code("corpus.fetch"),
     shell:
-        "python -m deepspeech2.fetch --log {log:q} --urls {params.urls:q} --output {output:q}"
+        stage("corpus.fetch")
 
 
 rule corpus:
     input:
-        source=corpus_inputs,
-        labels=of_dataset("labels"),
-        pcm_sha256=lambda wildcards: DATASETS[wildcards.dataset]["pcm_sha256"] or [],
-        code=stage_sources("corpus"),
+        archive=archive_of,
+        labels=lambda wildcards: given(DATASETS[wildcards.dataset].labels),
+        pcm_sha256=lambda wildcards: given(DATASETS[wildcards.dataset].pcm_sha256),
     output:
         corpus=directory("results/datasets/{dataset}/corpus"),
         index="results/datasets/{dataset}/corpus.json",
-        labels="results/datasets/{dataset}/labels.json",
+        labels_copy="results/datasets/{dataset}/labels.json",
     log:
         "results/logs/datasets/{dataset}/corpus.log",
     benchmark:
@@ -36,30 +35,33 @@ rule corpus:
         "../../envs/cpu.yaml"
     params:
         layout=of_dataset("layout"),
-        source=corpus_source,
-        files=corpus_hashes,
+        source=lambda wildcards, input: input.archive or DATASETS[wildcards.dataset].path,
         text_case=of_dataset("text_case"),
-        hashes=lambda wildcards: option("--pcm-sha256", DATASETS[wildcards.dataset]["pcm_sha256"]),
+        contents=lambda wildcards: (
+            corpus_contents(wildcards.dataset)
+            + contents(DATASETS[wildcards.dataset].labels, DATASETS[wildcards.dataset].pcm_sha256)
+        ),
+        code=lambda wildcards: sources.digest(
+            "deepspeech2.corpus.corpus", layouts.module_of(DATASETS[wildcards.dataset].layout)
+        ),
     shell:
-        "python -m deepspeech2.corpus --log {log:q} --layout {params.layout} "
-        "--source={params.source:q} {params.hashes} --text-case {params.text_case} "
-        "--labels {input.labels:q} --corpus {output.corpus:q} --index {output.index:q} "
-        "--labels-out {output.labels:q}"
+        stage("corpus.corpus")
 
 
 rule manifest:
     input:
-        corpus="results/datasets/{dataset}/corpus",
-        index="results/datasets/{dataset}/corpus.json",
-        code=stage_sources("manifest"),
+        corpus=rules.corpus.output.corpus,
+        index=rules.corpus.output.index,
     output:
-        "results/datasets/{dataset}/{dataset}_{split}_manifest.json",
+        manifest="results/datasets/{dataset}/{dataset}_{split}_manifest.json",
     log:
         "results/logs/datasets/{dataset}/manifest_{split}.log",
     benchmark:
         "results/benchmarks/datasets/{dataset}/manifest_{split}.tsv"
     conda:
         "../../envs/cpu.yaml"
+    params:
+        split="{split}",
+        code=code("corpus.manifest"),
     shell:
-        "python -m deepspeech2.manifest --log {log:q} --index {input.index:q} "
-        "--corpus {input.corpus:q} --split {wildcards.split} --manifest {output:q}"
+        stage("corpus.manifest")

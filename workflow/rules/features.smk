@@ -4,10 +4,9 @@
 rule preprocess:
     input:
         manifest=manifest_of,
-        corpus="results/datasets/{dataset}/corpus",
-        labels="results/datasets/{dataset}/labels.json",
-        model="results/models/{model}/model.json",
-        code=stage_sources("preprocess"),
+        corpus=rules.corpus.output.corpus,
+        labels=rules.corpus.output.labels_copy,
+        model=rules.convert.output.model,
     output:
         features=directory("results/{dataset}/{model}/features"),
         index="results/{dataset}/{model}/features.json",
@@ -20,8 +19,6 @@ rule preprocess:
     threads: 2
     params:
         unknown_characters=of_dataset("unknown_characters"),
+        code=code("features.preprocess"),
     shell:
-        "python -m deepspeech2.preprocess --log {log:q} --manifest {input.manifest:q} "
-        "--model {input.model:q} --labels {input.labels:q} "
-        "--unknown-characters {params.unknown_characters} --processes {threads} "
-        "--features {output.features:q} --index {output.index:q}"
+        stage("features.preprocess")

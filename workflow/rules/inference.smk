@@ -3,9 +3,9 @@
 
 rule compile:
     input:
-        unpack(exported_model),
-        features="results/{dataset}/{model}/features.json",
-        code=backend_sources("compile"),
+        source=export_file(0),
+        source_index=export_file(1),
+        features_index=rules.preprocess.output.index,
     output:
         artefact=directory("results/{dataset}/{model}/{engine}/bs{batch_size}/compiled"),
         index="results/{dataset}/{model}/{engine}/bs{batch_size}/compiled.json",
@@ -17,22 +17,20 @@ rule compile:
         "../../envs/cpu.yaml"
     threads: alone(1)
     params:
+        batch_size="{batch_size}",
+        engine=engine_of,
         python=python_of,
-        engine=engine_options,
+        code=engine_code("engines.compile"),
     shell:
-        "{params.python:q} -m deepspeech2.compile --log {log:q} --source {input.source:q} "
-        "--source-index {input.source_index:q} --features {input.features:q} "
-        "--batch-size {wildcards.batch_size} {params.engine} --artefact {output.artefact:q} "
-        "--index {output.index:q}"
+        stage("engines.compile", "{params.python}")
 
 
 rule eager:
     input:
-        features="results/{dataset}/{model}/features",
-        features_index="results/{dataset}/{model}/features.json",
-        weights="results/models/{model}/model.safetensors",
-        model="results/models/{model}/model.json",
-        code=stage_sources("eager"),
+        features=rules.preprocess.output.features,
+        features_index=rules.preprocess.output.index,
+        weights=rules.convert.output.weights,
+        model=rules.convert.output.model,
     output:
         posteriors="results/{dataset}/{model}/eager/posteriors.bin",
         index="results/{dataset}/{model}/eager/posteriors.json",
@@ -42,74 +40,78 @@ rule eager:
         "results/benchmarks/{dataset}/{model}/eager/posteriors.tsv"
     conda:
         "../../envs/cpu.yaml"
-    threads: config["accuracy"]["threads"]
+    threads: CONFIG.accuracy.threads
     params:
-        threads=config["accuracy"]["threads"],
+        threads=CONFIG.accuracy.threads,
+        code=code("model.eager"),
     shell:
-        "python -m deepspeech2.eager --log {log:q} --features {input.features:q} "
-        "--features-index {input.features_index:q} --weights {input.weights:q} "
-        "--model {input.model:q} --threads {params.threads} --posteriors {output.posteriors:q} "
-        "--index {output.index:q}"
+        stage("model.eager")
 
 
-rule posteriors:
+rule infer:
     input:
-        features="results/{dataset}/{model}/features",
-        features_index="results/{dataset}/{model}/features.json",
-        artefact="results/{dataset}/{model}/{engine}/bs{batch_size}/compiled",
-        artefact_index="results/{dataset}/{model}/{engine}/bs{batch_size}/compiled.json",
-        code=backend_sources("posteriors"),
+        features=rules.preprocess.output.features,
+        features_index=rules.preprocess.output.index,
+        artefact=rules.compile.output.artefact,
+        artefact_index=rules.compile.output.index,
     output:
         posteriors="results/{dataset}/{model}/{engine}/bs{batch_size}/posteriors.bin",
         index="results/{dataset}/{model}/{engine}/bs{batch_size}/posteriors.json",
     log:
-        "results/logs/{dataset}/{model}/{engine}/bs{batch_size}/posteriors.log",
+        "results/logs/{dataset}/{model}/{engine}/bs{batch_size}/infer.log",
     benchmark:
-        "results/benchmarks/{dataset}/{model}/{engine}/bs{batch_size}/posteriors.tsv"
+        "results/benchmarks/{dataset}/{model}/{engine}/bs{batch_size}/infer.tsv"
     conda:
         "../../envs/cpu.yaml"
-    threads: alone(config["accuracy"]["threads"])
+    threads: alone(CONFIG.accuracy.threads)
     params:
+        batch_size="{batch_size}",
+        engine=engine_of,
         python=python_of,
-        engine=engine_options,
-        threads=config["accuracy"]["threads"],
+        threads=CONFIG.accuracy.threads,
+        code=engine_code("engines.infer"),
     shell:
-        "{params.python:q} -m deepspeech2.posteriors --log {log:q} "
-        "--features {input.features:q} --features-index {input.features_index:q} "
-        "--artefact {input.artefact:q} --artefact-index {input.artefact_index:q} "
-        "--batch-size {wildcards.batch_size} --threads {params.threads} {params.engine} "
-        "--posteriors {output.posteriors:q} --index {output.index:q}"
+        stage("engines.infer", "{params.python}")
 
 
 rule decode:
     input:
-        posteriors="results/{dataset}/{model}/{run}/posteriors.bin",
-        posteriors_index="results/{dataset}/{model}/{run}/posteriors.json",
-        features_index="results/{dataset}/{model}/features.json",
-        code=stage_sources("decode"),
+        posteriors=rules.infer.output.posteriors,
+        posteriors_index=rules.infer.output.index,
+        features_index=rules.preprocess.output.index,
     output:
-        "results/{dataset}/{model}/{run}/transcripts.jsonl",
+        transcripts="results/{dataset}/{model}/{engine}/bs{batch_size}/transcripts.jsonl",
     log:
-        "results/logs/{dataset}/{model}/{run}/decode.log",
+        "results/logs/{dataset}/{model}/{engine}/bs{batch_size}/decode.log",
     benchmark:
-        "results/benchmarks/{dataset}/{model}/{run}/decode.tsv"
+        "results/benchmarks/{dataset}/{model}/{engine}/bs{batch_size}/decode.tsv"
     conda:
         "../../envs/cpu.yaml"
     params:
-        decoder=config["decoder"]["name"],
+        decoder=CONFIG.decoder.name,
+        code=code("scoring.decode"),
     shell:
-        "python -m deepspeech2.decode --log {log:q} --posteriors {input.posteriors:q} "
-        "--posteriors-index {input.posteriors_index:q} "
-        "--features-index {input.features_index:q} --decoder {params.decoder} "
-        "--transcripts {output:q}"
+        stage("scoring.decode")
+
+
+use rule decode as decode_eager with:
+    input:
+        posteriors=rules.eager.output.posteriors,
+        posteriors_index=rules.eager.output.index,
+        features_index=rules.preprocess.output.index,
+    output:
+        transcripts="results/{dataset}/{model}/eager/transcripts.jsonl",
+    log:
+        "results/logs/{dataset}/{model}/eager/decode.log",
+    benchmark:
+        "results/benchmarks/{dataset}/{model}/eager/decode.tsv"
 
 
 rule score:
     input:
-        transcripts="results/{dataset}/{model}/{engine}/bs{batch_size}/transcripts.jsonl",
-        features_index="results/{dataset}/{model}/features.json",
-        training_texts=lambda wildcards: MODELS[wildcards.model]["training_texts"] or [],
-        code=stage_sources("score"),
+        transcripts=rules.decode.output.transcripts,
+        features_index=rules.preprocess.output.index,
+        training_texts=lambda wildcards: given(MODELS[wildcards.model].training_texts),
     output:
         score="results/{dataset}/{model}/{engine}/bs{batch_size}/score.json",
         alignments="results/{dataset}/{model}/{engine}/bs{batch_size}/alignments.jsonl",
@@ -120,71 +122,45 @@ rule score:
     conda:
         "../../envs/cpu.yaml"
     params:
-        training_texts=lambda wildcards: option(
-            "--training-texts", MODELS[wildcards.model]["training_texts"]
-        ),
+        contents=lambda wildcards: contents(MODELS[wildcards.model].training_texts),
+        code=code("scoring.score"),
     shell:
-        "python -m deepspeech2.score --log {log:q} --transcripts {input.transcripts:q} "
-        "--features-index {input.features_index:q} {params.training_texts} "
-        "--score {output.score:q} --alignments {output.alignments:q}"
+        stage("scoring.score")
 
 
 rule agreement:
     input:
-        transcripts="results/{dataset}/{model}/{engine}/bs{batch_size}/transcripts.jsonl",
-        posteriors="results/{dataset}/{model}/{engine}/bs{batch_size}/posteriors.bin",
-        index="results/{dataset}/{model}/{engine}/bs{batch_size}/posteriors.json",
-        eager_transcripts="results/{dataset}/{model}/eager/transcripts.jsonl",
-        eager_posteriors="results/{dataset}/{model}/eager/posteriors.bin",
-        eager_index="results/{dataset}/{model}/eager/posteriors.json",
-        code=stage_sources("agreement"),
+        transcripts=rules.decode.output.transcripts,
+        posteriors=rules.infer.output.posteriors,
+        posteriors_index=rules.infer.output.index,
+        eager_transcripts=rules.decode_eager.output.transcripts,
+        eager_posteriors=rules.eager.output.posteriors,
+        eager_posteriors_index=rules.eager.output.index,
     output:
-        "results/{dataset}/{model}/{engine}/bs{batch_size}/agreement.json",
+        agreement="results/{dataset}/{model}/{engine}/bs{batch_size}/agreement.json",
     log:
         "results/logs/{dataset}/{model}/{engine}/bs{batch_size}/agreement.log",
     benchmark:
         "results/benchmarks/{dataset}/{model}/{engine}/bs{batch_size}/agreement.tsv"
     conda:
         "../../envs/cpu.yaml"
+    params:
+        code=code("scoring.agreement"),
     shell:
-        "python -m deepspeech2.agreement --log {log:q} --transcripts {input.transcripts:q} "
-        "--posteriors {input.posteriors:q} --posteriors-index {input.index:q} "
-        "--eager-transcripts {input.eager_transcripts:q} "
-        "--eager-posteriors {input.eager_posteriors:q} "
-        "--eager-posteriors-index {input.eager_index:q} --agreement {output:q}"
-
-
-# The guide's text files, only where they are asked for: snakemake dumpout.
-rule dumpout_of:
-    input:
-        posteriors="results/{dataset}/{model}/{engine}/bs{batch_size}/posteriors.bin",
-        index="results/{dataset}/{model}/{engine}/bs{batch_size}/posteriors.json",
-        code=stage_sources("dumpout"),
-    output:
-        directory("results/{dataset}/{model}/{engine}/bs{batch_size}/dumpout"),
-    log:
-        "results/logs/{dataset}/{model}/{engine}/bs{batch_size}/dumpout.log",
-    benchmark:
-        "results/benchmarks/{dataset}/{model}/{engine}/bs{batch_size}/dumpout.tsv"
-    conda:
-        "../../envs/cpu.yaml"
-    shell:
-        "python -m deepspeech2.dumpout --log {log:q} --posteriors {input.posteriors:q} "
-        "--posteriors-index {input.index:q} --dumpout {output:q}"
+        stage("scoring.agreement")
 
 
 # More threads than any machine has: Snakemake scales them down to --cores, so that nothing else
 # runs while this measures. (`workflow.cores` would break `snakemake -n` without --cores.)
 rule timing:
     input:
-        features="results/{dataset}/{model}/features",
-        features_index="results/{dataset}/{model}/features.json",
-        model="results/models/{model}/model.json",
-        artefact="results/{dataset}/{model}/{engine}/bs{batch_size}/compiled",
-        artefact_index="results/{dataset}/{model}/{engine}/bs{batch_size}/compiled.json",
-        code=backend_sources("timing"),
+        features=rules.preprocess.output.features,
+        features_index=rules.preprocess.output.index,
+        model=rules.convert.output.model,
+        artefact=rules.compile.output.artefact,
+        artefact_index=rules.compile.output.index,
     output:
-        "results/{dataset}/{model}/{engine}/bs{batch_size}/timing.json",
+        timing="results/{dataset}/{model}/{engine}/bs{batch_size}/timing.json",
     log:
         "results/logs/{dataset}/{model}/{engine}/bs{batch_size}/timing.log",
     benchmark:
@@ -193,69 +169,83 @@ rule timing:
         "../../envs/cpu.yaml"
     threads: 1024
     params:
+        **{key: [] if value is None else value for key, value in CONFIG.timing},
+        scenario="offline",
+        batch_size="{batch_size}",
+        engine=engine_of,
         python=python_of,
-        engine=engine_options,
-        timing=timing_options(),
+        code=engine_code("engines.timing"),
     shell:
-        "{params.python:q} -m deepspeech2.timing --log {log:q} --features {input.features:q} "
-        "--features-index {input.features_index:q} --model {input.model:q} "
-        "--artefact {input.artefact:q} --artefact-index {input.artefact_index:q} "
-        "--batch-size {wildcards.batch_size} --threads {threads} {params.timing} "
-        "{params.engine} --timing {output:q}"
+        stage("engines.timing", "{params.python}")
 
 
 # One utterance at a time, as a service gets them: how long does each wait?
-rule single_stream:
+use rule timing as single_stream with:
     input:
-        features="results/{dataset}/{model}/features",
-        features_index="results/{dataset}/{model}/features.json",
-        model="results/models/{model}/model.json",
+        features=rules.preprocess.output.features,
+        features_index=rules.preprocess.output.index,
+        model=rules.convert.output.model,
         artefact="results/{dataset}/{model}/{engine}/bs1/compiled",
         artefact_index="results/{dataset}/{model}/{engine}/bs1/compiled.json",
-        code=backend_sources("timing"),
     output:
-        "results/{dataset}/{model}/{engine}/single_stream.json",
+        timing="results/{dataset}/{model}/{engine}/single_stream.json",
     log:
         "results/logs/{dataset}/{model}/{engine}/single_stream.log",
     benchmark:
         "results/benchmarks/{dataset}/{model}/{engine}/single_stream.tsv"
-    conda:
-        "../../envs/cpu.yaml"
-    threads: 1024
     params:
+        **{key: [] if value is None else value for key, value in CONFIG.timing},
+        scenario="single_stream",
+        batch_size=1,
+        engine=engine_of,
         python=python_of,
-        engine=engine_options,
-        timing=timing_options(),
-    shell:
-        "{params.python:q} -m deepspeech2.timing --log {log:q} --features {input.features:q} "
-        "--features-index {input.features_index:q} --model {input.model:q} "
-        "--artefact {input.artefact:q} --artefact-index {input.artefact_index:q} "
-        "--batch-size 1 --scenario single_stream --threads {threads} {params.timing} "
-        "{params.engine} --timing {output:q}"
+        code=engine_code("engines.timing"),
 
 
 rule record:
     input:
-        score="results/{row}/score.json",
-        agreement="results/{row}/agreement.json",
-        timing="results/{row}/timing.json",
-        posteriors_index="results/{row}/posteriors.json",
-        single_stream=lambda wildcards: (
-            f"results/{wildcards.row.rpartition('/')[0]}/single_stream.json"
-        ),
-        code=stage_sources("record"),
+        score=rules.score.output.score,
+        agreement=rules.agreement.output.agreement,
+        timing=rules.timing.output.timing,
+        posteriors_index=rules.infer.output.index,
+        single_stream=rules.single_stream.output.timing,
     output:
-        "results/{row}/record.json",
+        record="results/{dataset}/{model}/{engine}/bs{batch_size}/record.json",
     log:
-        "results/logs/{row}/record.log",
+        "results/logs/{dataset}/{model}/{engine}/bs{batch_size}/record.log",
     benchmark:
-        "results/benchmarks/{row}/record.tsv"
+        "results/benchmarks/{dataset}/{model}/{engine}/bs{batch_size}/record.tsv"
     conda:
         "../../envs/cpu.yaml"
     params:
-        configuration=configuration_of,
-        folder=lambda wildcards: f"results/{wildcards.row}",
+        row="{dataset}/{model}/{engine}/bs{batch_size}",
+        configuration=lambda wildcards: json.dumps(
+            {
+                "dataset": DATASETS[wildcards.dataset].model_dump(),
+                "model": MODELS[wildcards.model].model_dump(),
+                **CONFIG.model_dump(include={"decoder", "accuracy", "timing"}),
+            },
+            sort_keys=True,
+        ),
+        code=code("report.record"),
     shell:
-        "python -m deepspeech2.record --log {log:q} --row {wildcards.row:q} "
-        "--folder {params.folder:q} --single-stream {input.single_stream:q} "
-        "--configuration {params.configuration:q} --record {output:q}"
+        stage("report.record")
+
+
+# The guide's text files, only where they are asked for: snakemake dumpout.
+rule dumpout_of:
+    input:
+        posteriors=rules.infer.output.posteriors,
+        posteriors_index=rules.infer.output.index,
+    output:
+        dumpout=directory("results/{dataset}/{model}/{engine}/bs{batch_size}/dumpout"),
+    log:
+        "results/logs/{dataset}/{model}/{engine}/bs{batch_size}/dumpout.log",
+    benchmark:
+        "results/benchmarks/{dataset}/{model}/{engine}/bs{batch_size}/dumpout.tsv"
+    conda:
+        "../../envs/cpu.yaml"
+    params:
+        code=code("scoring.dumpout"),
+    shell:
+        stage("scoring.dumpout")

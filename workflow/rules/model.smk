@@ -2,10 +2,8 @@
 
 
 rule fetch_checkpoint:
-    input:
-        code=stage_sources("fetch"),
     output:
-        "results/models/{model}/checkpoint",
+        output="results/models/{model}/checkpoint",
     log:
         "results/logs/models/{model}/fetch.log",
     benchmark:
@@ -13,19 +11,18 @@ rule fetch_checkpoint:
     conda:
         "../../envs/cpu.yaml"
     params:
-        url=lambda wildcards: MODELS[wildcards.model]["checkpoint"],
-        trust="results/models/{model}/trusted.sha256",
+        urls=lambda wildcards: [MODELS[wildcards.model].checkpoint],
+        kind="checkpoint",
+        code=code("corpus.fetch"),
     shell:
-        "python -m deepspeech2.fetch --log {log:q} --urls {params.url:q} --kind checkpoint "
-        "--trust {params.trust:q} --output {output:q}"
+        stage("corpus.fetch")
 
 
 rule random_weights:
     input:
-        labels=lambda wildcards: MODELS[wildcards.model]["random"]["labels"],
-        code=stage_sources("random_weights"),
+        labels=lambda wildcards: given(MODELS[wildcards.model].random.labels),
     output:
-        "results/models/{model}/random.safetensors",
+        checkpoint="results/models/{model}/random.safetensors",
     log:
         "results/logs/models/{model}/random_weights.log",
     benchmark:
@@ -33,38 +30,43 @@ rule random_weights:
     conda:
         "../../envs/cpu.yaml"
     params:
-        options=random_options,
+        rnn_type=random_setting("rnn_type"),
+        hidden_size=random_setting("hidden_size"),
+        hidden_layers=random_setting("hidden_layers"),
+        lookahead_context=lambda wildcards: (
+            MODELS[wildcards.model].random.fields().get("lookahead_context", 0)
+        ),
+        seed=random_setting("seed"),
+        contents=lambda wildcards: contents(MODELS[wildcards.model].random.labels),
+        code=code("model.random_weights"),
     shell:
-        "python -m deepspeech2.random_weights --log {log:q} --labels {input.labels:q} "
-        "{params.options} --checkpoint {output:q}"
+        stage("model.random_weights")
 
 
-rule checkpoint:
+rule convert:
     input:
-        checkpoint=checkpoint_source,
-        code=stage_sources("checkpoint"),
+        checkpoint=checkpoint_of,
     output:
         weights="results/models/{model}/model.safetensors",
         model="results/models/{model}/model.json",
     log:
-        "results/logs/models/{model}/checkpoint.log",
+        "results/logs/models/{model}/convert.log",
     benchmark:
-        "results/benchmarks/models/{model}/checkpoint.tsv"
+        "results/benchmarks/models/{model}/convert.tsv"
     conda:
         "../../envs/cpu.yaml"
     params:
-        sha256=lambda wildcards: option("--sha256", MODELS[wildcards.model]["sha256"]),
+        sha256=lambda wildcards: MODELS[wildcards.model].sha256 or [],
+        contents=checkpoint_contents,
+        code=code("model.convert"),
     shell:
-        "python -m deepspeech2.checkpoint --log {log:q} --checkpoint={input.checkpoint:q} "
-        "{params.sha256} --weights {output.weights:q} --model {output.model:q}"
+        stage("model.convert")
 
 
-# Both rules: the second for engines with an interpreter of their own, which has its own torch.
-rule export_torchscript:
+rule export:
     input:
-        weights="results/models/{model}/model.safetensors",
-        model="results/models/{model}/model.json",
-        code=stage_sources("export"),
+        weights=rules.convert.output.weights,
+        model=rules.convert.output.model,
     output:
         torchscript="results/models/{model}/torchscript_{form}.pt",
         index="results/models/{model}/torchscript_{form}.json",
@@ -74,29 +76,24 @@ rule export_torchscript:
         "results/benchmarks/models/{model}/torchscript_{form}.tsv"
     conda:
         "../../envs/cpu.yaml"
-    shell:
-        "python -m deepspeech2.export --log {log:q} --weights {input.weights:q} "
-        "--model {input.model:q} --form {wildcards.form} --torchscript {output.torchscript:q} "
-        "--index {output.index:q}"
-
-
-rule export_torchscript_of_engine:
-    input:
-        weights="results/models/{model}/model.safetensors",
-        model="results/models/{model}/model.json",
-        code=stage_sources("export"),
-    output:
-        torchscript="results/models/{model}/{engine}/{form}.pt",
-        index="results/models/{model}/{engine}/{form}.json",
-    log:
-        "results/logs/models/{model}/{engine}/{form}.log",
-    benchmark:
-        "results/benchmarks/models/{model}/{engine}/{form}.tsv"
-    conda:
-        "../../envs/cpu.yaml"
     params:
-        python=python_of,
+        form="{form}",
+        code=code("model.export"),
+        python=OWN_PYTHON,
     shell:
-        "{params.python:q} -m deepspeech2.export --log {log:q} --weights {input.weights:q} "
-        "--model {input.model:q} --form {wildcards.form} --torchscript {output.torchscript:q} "
-        "--index {output.index:q}"
+        stage("model.export", "{params.python}")
+
+
+# For engines with an interpreter of their own: a trace that another torch wrote may not load there.
+use rule export as export_of_engine with:
+    output:
+        torchscript="results/models/{model}/{engine}/torchscript_{form}.pt",
+        index="results/models/{model}/{engine}/torchscript_{form}.json",
+    log:
+        "results/logs/models/{model}/{engine}/torchscript_{form}.log",
+    benchmark:
+        "results/benchmarks/models/{model}/{engine}/torchscript_{form}.tsv"
+    params:
+        form="{form}",
+        code=code("model.export"),
+        python=python_of,

@@ -1,6 +1,15 @@
 # From the rows of the selection to the table, the figures, and the report.
 FIGURES = ("throughput", "rtfx", "wer", "latency", "phases", "padding")
 TABLES = ("errors", "parts", "confusions", "agreement", "engines")
+# Published figures are of a corpus's test part, where it has one.
+PUBLISHED = {
+    name: DATASETS[name].published
+    for name in RUN.datasets
+    if DATASETS[name].published
+    and (DATASETS[name].split == "test" or "test" not in layouts.parts(DATASETS[name].layout))
+}
+PUBLISHED_PAIRS = [f"{name}={path}" for name, path in PUBLISHED.items()]
+TEMPLATE = [shipped(f"workflow/report/report.{suffix}") for suffix in ("html.j2", "css", "js")]
 
 
 report: "../report/workflow.rst"
@@ -8,13 +17,11 @@ report: "../report/workflow.rst"
 
 rule table:
     input:
-        records=expand("results/{row}/record.json", row=rows()),
-        published=list(published().values()),
-        code=stage_sources("table"),
+        records=of_rows(rules.record.output.record),
+        published=list(map(local, PUBLISHED.values())),
     output:
         tsv="results/table.tsv",
-        md="results/table.md",
-        html=report("results/table.html", caption="../report/table.rst", category="Results"),
+        md=report("results/table.md", caption="../report/table.rst", category="Results"),
     log:
         "results/logs/table.log",
     benchmark:
@@ -22,21 +29,19 @@ rule table:
     conda:
         "../../envs/cpu.yaml"
     params:
-        rows=rows(),
-        published=published_options(),
+        published=PUBLISHED_PAIRS,
+        contents=contents(*PUBLISHED.values()),
+        code=code("report.table"),
     shell:
-        "python -m deepspeech2.table --log {log:q} --results results --rows {params.rows:q} "
-        "--published {params.published:q} --tsv {output.tsv:q} --md {output.md:q} "
-        "--html {output.html:q}"
+        stage("report.table")
 
 
 rule figures:
     input:
-        records=expand("results/{row}/record.json", row=rows()),
-        published=list(published().values()),
-        code=stage_sources("figures"),
+        records=of_rows(rules.record.output.record),
+        published=list(map(local, PUBLISHED.values())),
     output:
-        [
+        figures=[
             report(
                 f"results/figures/{name}.svg",
                 caption=f"../report/{name}.rst",
@@ -52,22 +57,20 @@ rule figures:
     conda:
         "../../envs/cpu.yaml"
     params:
-        rows=rows(),
-        published=published_options(),
+        published=PUBLISHED_PAIRS,
+        contents=contents(*PUBLISHED.values()),
+        code=code("report.figures"),
     shell:
-        "python -m deepspeech2.figures --log {log:q} --results results --rows {params.rows:q} "
-        "--published {params.published:q} --figures results/figures"
+        stage("report.figures")
 
 
-rule tables:
+rule errors:
     input:
-        records=expand("results/{row}/record.json", row=rows()),
-        transcripts=expand("results/{row}/transcripts.jsonl", row=rows()),
-        alignments=expand("results/{row}/alignments.jsonl", row=rows()),
-        features=[path for path in features() if path.endswith(".json")],
-        code=stage_sources("listing"),
+        records=of_rows(rules.record.output.record),
+        transcripts=of_rows(rules.decode.output.transcripts, rules.score.output.alignments),
+        features=expand(rules.preprocess.output.index, **SELECTION),
     output:
-        [
+        tables=[
             report(
                 f"results/tables/{name}.tsv",
                 caption=f"../report/{name}.rst",
@@ -77,49 +80,45 @@ rule tables:
             for name in TABLES
         ],
     log:
-        "results/logs/tables.log",
+        "results/logs/errors.log",
     benchmark:
-        "results/benchmarks/tables.tsv"
+        "results/benchmarks/errors.tsv"
     conda:
         "../../envs/cpu.yaml"
     params:
-        rows=rows(),
+        code=code("report.errors"),
     shell:
-        "python -m deepspeech2.listing --log {log:q} --results results --rows {params.rows:q} "
-        "--tables results/tables"
+        stage("report.errors")
 
 
-rule report_page:
+rule page:
     input:
-        records=expand("results/{row}/record.json", row=rows()),
-        transcripts=expand("results/{row}/transcripts.jsonl", row=rows()),
-        alignments=expand("results/{row}/alignments.jsonl", row=rows()),
-        posteriors=expand("results/{row}/posteriors.{suffix}", row=rows(), suffix=["bin", "json"]),
-        features=features(),
-        manifests=list(run_manifests().values()),
-        corpora=expand("results/datasets/{dataset}/corpus", dataset=RUN["datasets"]),
-        figures=[f"results/figures/{name}.svg" for name in FIGURES],
-        published=list(published().values()),
-        template=[
-            os.path.relpath(Path(workflow.basedir) / "workflow" / "report" / f"report.{suffix}")
-            for suffix in ("html.j2", "css", "js")
+        records=of_rows(rules.record.output.record),
+        transcripts=of_rows(rules.decode.output.transcripts, rules.score.output.alignments),
+        posteriors=of_rows(rules.infer.output.posteriors, rules.infer.output.index),
+        features=expand(rules.preprocess.output, **SELECTION),
+        manifests=[
+            path
+            for name in RUN.datasets
+            for path in expand(rules.manifest.output, dataset=name, split=DATASETS[name].split)
         ],
-        code=stage_sources("report"),
+        corpora=expand(rules.corpus.output.corpus, **SELECTION),
+        figures=rules.figures.output.figures,
+        published=list(map(local, PUBLISHED.values())),
+        template=local(TEMPLATE[0]),
     output:
-        report("results/report.html", caption="../report/page.rst", category="Results"),
+        report=report("results/report.html", caption="../report/page.rst", category="Results"),
     log:
-        "results/logs/report.log",
+        "results/logs/page.log",
     benchmark:
-        "results/benchmarks/report.tsv"
+        "results/benchmarks/page.tsv"
     conda:
         "../../envs/cpu.yaml"
     threads: 2
     params:
-        rows=rows(),
-        published=published_options(),
-        manifests=[f"{name}={path}" for name, path in run_manifests().items()],
+        published=PUBLISHED_PAIRS,
+        manifests=lambda wildcards, input: list(map("=".join, zip(RUN.datasets, input.manifests))),
+        contents=contents(*PUBLISHED.values(), *TEMPLATE),
+        code=code("report.page"),
     shell:
-        "python -m deepspeech2.report --log {log:q} --results results --rows {params.rows:q} "
-        "--published {params.published:q} --manifests {params.manifests:q} "
-        "--figures results/figures --template {input.template[0]:q} --processes {threads} "
-        "--report {output:q}"
+        stage("report.page")

@@ -1,0 +1,433 @@
+"""The report, its figures and tables, of a run on hostile data; and the page in a real browser."""
+
+import csv
+import json
+import os
+import re
+import shutil
+import xml.etree.ElementTree as ElementTree
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+import soundfile
+import yaml
+from conftest import ROOT, copy_project
+from deepspeech2.features.spectrogram import Spectrogram
+from deepspeech2.report import errors, figures, listing, media, page
+from deepspeech2.report.rows import Row
+from helpers import (
+    ROW_FILES,
+    TINY,
+    assert_one_line_error,
+    run_stage,
+    snakemake,
+    tiny_description,
+    tone,
+    write_safetensors,
+)
+
+CHARACTERS = "_<>/=\"'& ()[]{}!;:-1scriptale"
+TEXTS = {
+    "<img src=x onerror=alert(1)>": "<script>alert(1)</script>",
+    "größe $x_1$": "\"'&& ;: []{}",
+    "a&amp;b": "<!-- script",
+    "plain": "alert   (1)",
+}
+SPEAKERS = ("<b>bold</b>", 'x" onload="alert(1)', "größe", "")
+ENGINES = ("cpu-fp32", "cpu-fp32-packed")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A finished run: hostile names, speakers, texts and labels, two engines, two batch sizes."""
+    folder = copy_project(tmp_path_factory.mktemp("report") / "a checkout")
+    assert len(set(CHARACTERS)) == len(CHARACTERS) == TINY.classes
+    (folder / "labels.json").write_text(json.dumps(list(CHARACTERS)))
+    description = {**tiny_description(), "labels": list(CHARACTERS)}
+    write_safetensors(folder / "tiny.safetensors", description=description)
+    lines = ["path\ttranscript\tspeaker"]
+    for number, ((name, text), speaker) in enumerate(zip(TEXTS.items(), SPEAKERS)):
+        soundfile.write(folder / f"{name}.wav", tone(0.5 + 0.1 * number, number), 16000)
+        lines.append(f"{name}.wav\t{text}\t{speaker}")
+    (folder / "corpus.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    config = {
+        "run": {"datasets": ["own"], "models": ["tiny"], "engines": list(ENGINES),
+                "batch_sizes": [1, 3]},
+        "datasets": {"own": {"layout": "tsv", "path": "corpus.tsv", "labels": "labels.json"}},
+        "models": {"tiny": {"checkpoint": "tiny.safetensors"}},
+        "timing": {"warmup_batches": 0, "min_batches": 1, "min_seconds": 0},
+    }  # fmt: skip
+    (folder / "own.yaml").write_text(yaml.safe_dump(config))
+    snakemake(folder, "--cores", 2, "--configfile", "own.yaml")
+    return folder
+
+
+class Page(HTMLParser):
+    """Collects what a page could load or run, and its text."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.addresses, self.handlers, self.texts = [], [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        for name, value in attributes:
+            if name in ("src", "href", "xlink:href", "action", "srcset", "poster", "data"):
+                self.addresses.append(value)
+            if name.startswith("on"):
+                self.handlers.append((tag, name))
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+
+def test_nothing_of_the_data_becomes_markup(project):
+    text = (project / "results/report.html").read_text(encoding="utf-8")
+    found = Page(text)
+    assert found.tags.count("script") == 1 and not found.handlers and "b" in found.tags
+    assert found.addresses
+    assert all(a.startswith(("data:audio/mpeg", "data:image/webp", "#")) for a in found.addresses)
+    assert "default-src 'none'" in text and "url(http" not in text
+    shown = "".join(found.texts)
+    for part in (*TEXTS, *SPEAKERS, "<script>alert(1)</script>"):
+        assert " ".join(part.split()) in " ".join(shown.split()), part
+    assert "<img src=x" not in text and "<script>a" not in text and "<b>bold" not in text
+    assert text.count("<img") == found.tags.count("img") == found.tags.count("audio") <= 8
+
+
+def test_every_misrecognised_utterance_is_listed_once_for_all_its_rows(project):
+    with open(project / "results/tables/errors.tsv", newline="", encoding="utf-8") as file:
+        found = list(csv.DictReader(file, delimiter="\t"))
+    assert {e["utterance"] for e in found} == set(TEXTS)  # random weights get none right
+    row = project / "results/own/tiny/cpu-fp32/bs3"
+    lines = (row / "transcripts.jsonl").read_text(encoding="utf-8").splitlines()
+    for line in map(json.loads, lines):
+        matches = [e for e in found if e["utterance"] == line["id"]
+                   and e["hypothesis"] == line["hypothesis"]]  # fmt: skip
+        assert len(matches) == 1 and "cpu-fp32 at" in matches[0]["rows"]
+        assert matches[0]["reference"] == line["reference"]
+    counts = [int(e["errors"]) for e in found]
+    assert counts == sorted(counts, reverse=True)
+
+
+def test_the_tables(project):
+    tables = {}
+    for name in errors.COLUMNS:
+        with open(project / f"results/tables/{name}.tsv", newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file, delimiter="\t")
+            tables[name] = list(reader)
+            assert reader.fieldnames == errors.COLUMNS[name].split()
+    assert len(tables["agreement"]) == 4 and len(tables["engines"]) == 2
+    for line in tables["engines"]:
+        assert (line["engine"], line["against"]) == (ENGINES[1], ENGINES[0])
+        assert float(line["speed_ratio"]) > 0
+        assert float(line["wer_difference"]) == 0 == float(line["p_worse"])
+    speakers = {p["name"]: p["utterances"] for p in tables["parts"] if p["kind"] == "speaker"}
+    assert speakers == dict.fromkeys(filter(None, SPEAKERS), "1")
+    for row in (r for e in ENGINES for r in (f"own/tiny/{e}/bs1", f"own/tiny/{e}/bs3")):
+        score = json.loads((project / "results" / row / "score.json").read_text())
+        counted = sum(
+            int(c["count"]) for c in tables["confusions"]
+            if c["kind"] == "words" and f"own/tiny/{c['engine']}/bs{c['batch_size']}" == row
+        )  # fmt: skip
+        wer = score["wer"]
+        assert counted == wer["substitutions"] + wer["deletions"] + wer["insertions"]
+
+
+def test_the_figures_are_whole_and_the_same_every_time(project, tmp_path):
+    rows = [f"own/tiny/{engine}/bs{n}" for engine in ENGINES for n in (1, 3)]
+    result = run_stage(
+        "report.figures", "--records", *(project / "results" / row / "record.json" for row in rows),
+        "--published", "--figures", *(tmp_path / f"{name}.svg" for name in figures.FIGURES),
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    for name in figures.FIGURES:
+        path = project / f"results/figures/{name}.svg"
+        texts = "".join(ElementTree.parse(path).getroot().itertext())
+        assert "batch size" in texts and "http" not in texts
+        assert path.read_bytes() == (tmp_path / f"{name}.svg").read_bytes()
+        if name not in ("padding", "phases"):
+            assert all(engine in texts for engine in ENGINES)
+
+
+def test_figures_show_the_records_values(project):
+    """The line of the throughput figure goes through the table's values."""
+    records = [json.loads((project / f"results/own/tiny/cpu-fp32/bs{n}/record.json").read_text())
+               for n in (1, 3)]  # fmt: skip
+    published = {"own": {1: {"published_utterances_per_s": 2.5}, 4: {}}}
+    (axes,) = figures.draw("throughput", records, published).axes
+    lines = [line.get_xydata().tolist() for line in axes.lines]
+    speeds = [r["offline"]["utterances_per_s"] for r in records]
+    assert [[0.0, speeds[0]], [1.0, speeds[1]]] in lines and [[0.0, 2.5]] in lines
+    (axes,) = figures.draw("rtfx", records, published).axes
+    mean = records[0]["offline"]["rtfx"] / speeds[0]  # seconds of an utterance
+    (shown,) = (y for line in axes.lines for x, y in line.get_xydata().tolist()[:1]
+                if line.get_linestyle() == "--")  # fmt: skip
+    assert shown == pytest.approx(2.5 * mean)
+    (axes,) = figures.draw("wer", records, {"own": {1: {"published_wer": 9.5}}}).axes
+    wer = records[0]["accuracy"]["wer"]
+    low, high = axes.containers[0].lines[2][0].get_segments()[0][:, 1]
+    assert (low, high) == pytest.approx((wer["low"], wer["high"]))
+    assert [0.0, 9.5] in [line.get_xydata().tolist()[0] for line in axes.lines]
+
+
+def test_captions_and_rules_name_what_the_stages_make():
+    rules = (ROOT / "workflow/rules/report.smk").read_text()
+    for names, stage_names in (("FIGURES", figures.FIGURES), ("TABLES", errors.COLUMNS)):
+        found = re.search(rf"^{names} = \((.*)\)$", rules, re.M).group(1)
+        assert re.findall(r'"(\w+)"', found) == list(stage_names)
+        for name in stage_names:
+            assert len((ROOT / f"workflow/report/{name}.rst").read_text()) > 40
+
+
+def test_snakemakes_own_report_has_everything_with_captions(project):
+    snakemake(project, "--report", "all.html", "--configfile", "own.yaml")
+    text = (project / "all.html").read_text(encoding="utf-8")
+    for name in (*figures.FIGURES, *errors.COLUMNS):
+        assert f"{name}." in text
+        caption = (ROOT / f"workflow/report/{name}.rst").read_text().split(".")[0]
+        assert " ".join(caption.split())[:40] in " ".join(text.split()), name
+
+
+def test_sound_and_picture(tmp_path):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, tone(1.5, 1), 16000)
+    sound = media.sound(path)
+    (tmp_path / "a.mp3").write_bytes(sound)
+    samples, rate = soundfile.read(tmp_path / "a.mp3")
+    assert rate == 16000 and len(samples) >= 1.4 * 16000 and np.abs(samples).max() > 0.01
+    assert len(sound) < path.stat().st_size / 4
+    random = np.random.default_rng(0)
+    posteriors = random.dirichlet(np.full(29, 0.05), 76).astype(np.float32)
+    labels = ["_", *"$\\<>&", *map(chr, range(0x3B1, 0x3B1 + 23))]
+    drawn = media.picture(
+        random.standard_normal((161, 151)).astype("f4"), posteriors, labels, Spectrogram()
+    )
+    assert drawn[:4] == b"RIFF" and drawn[8:12] == b"WEBP" and 1000 < len(drawn) < 200_000
+
+
+ROW = "own/tiny/cpu-fp32/bs1"
+MANIFEST = "datasets/own/own_all_manifest.json"
+
+
+def test_the_page_stays_small(project, monkeypatch):
+    """Sound and pictures stop at the limit; the errors are listed all the same."""
+    rows = [Row(project / "results" / ROW / "record.json")]
+    manifests = {"own": project / "results" / MANIFEST}
+    found = listing.errors(rows)
+    assert page.add_media(found, manifests, 1) == 4
+    size = sum(len(e["sound"]) + len(e["picture"]) for e in found) * 3 // 4
+    found = listing.errors(rows)
+    monkeypatch.setattr(page, "MEDIA_BYTES", size // 2)
+    heard = page.add_media(found, manifests, 1)
+    assert 0 < heard < 4 and ["sound" in e for e in found] == [i < heard for i in range(4)]
+    monkeypatch.setattr(page, "MEDIA_BYTES", 1 << 30)
+    monkeypatch.setattr(page, "MAX_HEARD", 2)
+    assert page.add_media(listing.errors(rows), manifests, 1) == 2
+
+
+@pytest.mark.parametrize("name", ["transcripts", "alignments"])
+def test_altered_transcripts_are_refused(project, tmp_path, name):
+    results = tmp_path / "results"
+    shutil.copytree(project / "results", results)
+    path = results / ROW / f"{name}.jsonl"
+    path.write_text(path.read_text().replace("alert", "ALERT"))
+    result = run_stage(
+        "report.errors", "--records", results / ROW / "record.json",
+        "--tables", tmp_path / "errors.tsv",
+    )  # fmt: skip
+    assert_one_line_error(result, f"{name}.jsonl: altered")
+    assert not (tmp_path / "errors.tsv").exists()
+
+
+def page_arguments(results, drawn, out):
+    """Options of the page of a row, by name."""
+    return {
+        "records": [results / ROW / "record.json"],
+        "published": [],
+        "manifests": [f"own={results / MANIFEST}"],
+        "figures": [drawn / f"{name}.svg" for name in figures.FIGURES],
+        "template": [ROOT / "workflow/report/report.html.j2"],
+        "report": [out],
+    }
+
+
+def run(stage, **options):
+    """Run a stage with options by name, each with its values."""
+    pairs = ((f"--{name.replace('_', '-')}", *values) for name, values in options.items())
+    return run_stage(stage, *(argument for pair in pairs for argument in pair))
+
+
+def test_altered_and_broken_audio_is_refused(project, tmp_path):
+    results = tmp_path / "results"
+    shutil.copytree(project / "results", results)
+    wav = results / "datasets/own/corpus/wav/plain.wav"
+    wav.write_bytes(b"no audio")
+    options = page_arguments(results, results / "figures", tmp_path / "r.html")
+    assert_one_line_error(run("report.page", **options), "plain.wav: altered")
+    manifest = results / MANIFEST
+    content = json.loads(manifest.read_text())
+    for sample in content["samples"]:
+        del sample["wav_sha256"]  # as another program writes it
+    manifest.write_text(json.dumps(content))
+    result = run("report.page", **options)
+    assert_one_line_error(result, "plain.wav: cannot be read as audio")
+
+
+def test_a_long_list_stops_at_its_size(project, monkeypatch, tmp_path):
+    monkeypatch.setattr(page, "LIST_BYTES", 2 * page.CARD_BYTES)
+    results = project / "results"
+    page.main(
+        [results / ROW / "record.json"],
+        {},
+        {"own": results / MANIFEST},
+        [results / f"figures/{name}.svg" for name in figures.FIGURES],
+        ROOT / "workflow/report/report.html.j2",
+        tmp_path / "r.html",
+    )
+    text = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert text.count('class="error"') == 1 and "of which the 1 with most errors are listed" in text
+
+
+@pytest.mark.parametrize("kind", ["all empty", "all right", "one utterance"])
+def test_extreme_results(project, tmp_path, kind):
+    """Scores, records, tables, figures and report of results that have nothing, or everything."""
+    results = tmp_path / "results"
+    shutil.copytree(project / "results", results)
+    folder = results / ROW
+    path = folder / "transcripts.jsonl"
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    for line in lines:
+        line["hypothesis"] = line["reference"] if kind == "all right" else ""
+    lines = lines[:1] if kind == "one utterance" else lines
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    options = page_arguments(results, tmp_path / "figures", tmp_path / "r.html")
+    rows = {"records": options["records"]}
+    published = {"published": []}
+    names = ("score", "agreement", "timing", "posteriors_index", "single_stream")
+
+    def succeed(stage, **options):
+        result = run(stage, **options)
+        assert result.returncode == 0, result.stderr
+
+    succeed(
+        "scoring.score", transcripts=[path], features_index=[results / "own/tiny/features.json"],
+        training_texts=[""], score=[folder / "score.json"],
+        alignments=[folder / "alignments.jsonl"],
+    )  # fmt: skip
+    succeed(
+        "report.record", row=[ROW], configuration=["{}"], record=rows["records"],
+        **{name: [folder / file] for name, file in zip(names, ROW_FILES)},
+    )  # fmt: skip
+    succeed("report.table", **rows, **published, tsv=[tmp_path / "t"], md=[tmp_path / "m"])
+    succeed("report.figures", **rows, **published, figures=options["figures"])
+    tables = [tmp_path / f"tables/{name}.tsv" for name in errors.COLUMNS]
+    succeed("report.errors", **rows, tables=tables)
+    succeed("report.page", **options)
+    score = json.loads((folder / "score.json").read_text())
+    wrong = 0 if kind == "all right" else len(lines)
+    assert score["wer"]["percent"] == (100 if wrong else 0)
+    assert score["coverage"] == {"scored": len(lines), "of": 4, "empty": wrong}
+    for table in tables:  # what has no lines has its columns all the same
+        header = table.read_text(encoding="utf-8").splitlines()[0]
+        assert header.split("\t") == errors.COLUMNS[table.stem].split()
+    text = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert f"{wrong} misrecognised utterances" in text and text.count("<audio") == wrong
+    assert f"scored {len(lines)} of 4 utterances, empty {wrong}" in (tmp_path / "m").read_text()
+
+
+def chromium():
+    """Path of the browser, and playwright; without them the test skips, or fails in CI."""
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
+    if path is None:
+        reason = "needs a headless browser (Debian: apt-get install chromium)"
+        if os.environ.get("REQUIRE_BROWSER"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return path
+
+
+@pytest.fixture
+def browser():
+    path = chromium()
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        found = playwright.chromium.launch(
+            executable_path=path,
+            # Containers have no sandbox of their own; the page is ours.
+            args=["--no-sandbox", "--autoplay-policy=no-user-gesture-required"],
+        )
+        yield found
+        found.close()
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "scheme"), [(390, 844, "dark"), (1280, 900, "light")], ids=["phone", "desk"]
+)
+def test_the_page_in_a_browser(project, browser, tmp_path, width, height, scheme):
+    """From disk, with the network off: no error, no request, it sorts, filters, searches, plays."""
+    context = browser.new_context(
+        viewport={"width": width, "height": height}, color_scheme=scheme, offline=True
+    )
+    tab = context.new_page()
+    complaints, requests = [], []
+    tab.on("console", lambda m: complaints.append(m.text) if m.type != "log" else None)
+    tab.on("pageerror", lambda error: complaints.append(str(error)))
+    tab.on("dialog", lambda dialog: (complaints.append(dialog.message), dialog.dismiss()))
+    tab.on("request", lambda r: requests.append(r.url) if r.url[:5] != "data:" else None)
+    tab.goto((project / "results/report.html").as_uri())
+    assert len(requests) == 1
+
+    cards = tab.locator(".error:visible")
+    total = cards.count()
+    assert total >= len(TEXTS)
+
+    def values(key):
+        return cards.evaluate_all("(cards, key) => cards.map(c => c.dataset[key])", key)
+
+    for key in ("errors", "seconds", "rate"):
+        tab.select_option("#sort", key)
+        found = list(map(float, values(key)))
+        assert found == sorted(found, reverse=True)
+    tab.select_option("#sort", "name")
+    assert len(set(values("name"))) == len(TEXTS)
+    tab.select_option(".filter[data-key=speaker]", SPEAKERS[1])
+    assert set(values("speaker")) == {SPEAKERS[1]}
+    assert tab.locator("#count").inner_text() == f"{cards.count()} shown"
+    tab.select_option(".filter[data-key=speaker]", "")
+    tab.fill("#search", "<SCRIPT>alert(1)")
+    assert set(values("name")) == {next(iter(TEXTS))}
+    tab.fill("#search", "no such text")
+    assert cards.count() == 0
+    tab.fill("#search", "")
+    assert cards.count() == total
+
+    tab.check("#open")
+    ended = tab.locator("audio").first.evaluate(
+        """audio => new Promise((resolve, reject) => {
+            audio.onended = () => resolve([audio.ended, audio.duration]);
+            audio.onerror = () => reject(audio.error.message);
+            audio.play().catch(reject);
+        })"""
+    )
+    assert ended[0] and ended[1] > 0.4
+    pictures = tab.locator(".error img")
+    for number in range(pictures.count()):
+        pictures.nth(number).scroll_into_view_if_needed()
+    tab.wait_for_function("[...document.querySelectorAll('.error img')].every(i => i.complete)")
+    widths = pictures.evaluate_all("images => images.map(i => [i.naturalWidth, i.clientWidth])")
+    assert all(natural > 300 and 200 < shown <= width for natural, shown in widths)
+    # Nothing but what scrolls by itself is wider than the screen.
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width
+    svg = tab.locator("figure svg").first.bounding_box()
+    assert svg["width"] <= width and svg["height"] > 150
+    background = tab.evaluate("getComputedStyle(document.querySelector('figure text')).fill")
+    ink = [int(n) for n in re.findall(r"\d+", background)[:3]]
+    assert min(ink) > 150 if scheme == "dark" else max(ink) < 100
+    shot = tab.screenshot(path=tmp_path / "page.png", full_page=True)
+    assert len(shot) > 20_000
+    assert not complaints and len(requests) == 1
+    context.close()

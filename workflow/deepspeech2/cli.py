@@ -1,0 +1,205 @@
+"""What the command lines of all stages share: options, log, progress bar and one-line errors.
+
+A stage is a module with a typed `main` that ends with `cli.run(main)`. The parameters of `main`
+are its options, a line `name: help` of its docstring explains each, and the module's docstring says
+what the stage does. `Input` and `Output` are paths that it reads and writes, `Cores` how many cores
+it may use: from these the rules of the workflow know what to hand over (`sources.options`).
+Parameters after `*` are for people: no rule uses them.
+
+Whatever a user can cause is raised as `UserError` and leaves the stage as one line on standard
+error, which is also the last line of its log, with exit status 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import gc
+import inspect
+import json
+import logging
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+log = logging.getLogger("deepspeech2")
+Input = Output = Path
+Cores = int
+CORES = os.cpu_count() or 1  # of this machine
+MAX_MESSAGE = 1000  # characters
+# Objects between two collections of garbage. Most are made by imports, and stay: to look through
+# those of torch again and again takes a tenth of a second in each of many jobs.
+GARBAGE = 20_000
+OUT_OF_MEMORY = "out of memory; use a smaller batch size, fewer processes or shorter utterances"
+
+
+class UserError(Exception):
+    """A failure that the user can mend. The text says what is wrong, where, and what to do."""
+
+    def __str__(self) -> str:
+        text = " ".join(super().__str__().split())
+        return text if len(text) <= MAX_MESSAGE else text[:MAX_MESSAGE] + "..."
+
+
+class Settings(dict):
+    """A JSON object, given as text."""
+
+    @classmethod
+    def parse(cls, text: str) -> Settings:
+        """The object that `text` holds."""
+        try:
+            found = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise argparse.ArgumentTypeError(f"broken JSON ({error})") from None
+        if not isinstance(found, dict):
+            raise argparse.ArgumentTypeError("not a JSON object")
+        return cls(found)
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose complaints are one line, like every other failure of a stage."""
+
+    def error(self, message: str) -> None:
+        self.exit(2, f"error: {message}; see --help\n")
+
+
+def parser_of(main: Callable[..., None]) -> argparse.ArgumentParser:
+    """The parser of a stage's options, from the signature and docstring of its `main`."""
+    module = sys.modules[main.__module__]
+    spec = getattr(module, "__spec__", None)
+    parser = _Parser(
+        prog=f"python -m {spec.name if spec else main.__module__}",
+        description=module.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    helps = dict(re.findall(r"(?m)^ +(\w+): (.+(?:\n +(?!\w+: )\S.*)*)", main.__doc__ or ""))
+    for name, parameter in inspect.signature(main).parameters.items():
+        text = " ".join(helps[name].split()).replace("%", "%%")
+        _add_option(parser, name, parameter, text, main.__globals__)
+    parser.add_argument("--log", metavar="FILE", help="write notes here instead of standard error")
+    return parser
+
+
+def _add_option(parser, name: str, parameter: inspect.Parameter, text: str, scope: dict) -> None:
+    flag, annotation, default = f"--{name.replace('_', '-')}", parameter.annotation, None
+    kind = eval(annotation.removesuffix(" | None"), scope)
+    required = parameter.default is parameter.empty and not annotation.endswith(" | None")
+    if parameter.default is not parameter.empty:
+        default = parameter.default
+        shown = " ".join(map(str, default)) if isinstance(default, (list, tuple)) else default
+        text += "" if default in (None, False, "") else f" (default: {shown})"
+    origin = get_origin(kind)
+    if kind is bool:
+        parser.add_argument(flag, action="store_true", help=text)
+    elif origin in (list, dict):
+        item, form = get_args(kind)[-1], "NAME=" if origin is dict else ""
+        convert = (lambda pair: _pair(pair, item)) if origin is dict else item
+        metavar = form + _metavar(item)
+        parser.add_argument(
+            flag, nargs="*", type=convert, default=default, required=required, metavar=metavar,
+            help=text, action=_AsDict if origin is dict else "store",
+        )  # fmt: skip
+    else:
+        choices = get_args(kind) if origin is Literal else None
+        metavar = f"{{{','.join(map(str, choices))}}}" if choices else _metavar(kind)
+        convert = _converter(kind, choices, default, required)
+        parser.add_argument(
+            flag, type=convert, default=default, required=required, metavar=metavar, help=text
+        )
+
+
+def _metavar(kind: Any) -> str:
+    names = {Path: "PATH", int: "N", float: "X", str: "TEXT"}
+    return names.get(kind, "JSON")
+
+
+def _converter(kind: Any, choices: Sequence | None, default: Any, required: bool) -> Callable:
+    """What makes an option's value of its text. An empty text stands for what is not given."""
+
+    def convert(text: str) -> Any:
+        if text == "" and not required:
+            return default
+        if choices is None:
+            return getattr(kind, "parse", kind)(text)
+        if text not in choices:
+            raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(choices)}")
+        return text
+
+    convert.__name__ = getattr(kind, "__name__", "value")  # argparse shows it
+    return convert
+
+
+def _pair(text: str, kind: Any) -> tuple[str, Any]:
+    name, sign, value = text.partition("=")
+    if not sign:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
+    return name, kind(value)
+
+
+class _AsDict(argparse.Action):
+    def __call__(self, parser, namespace, values, option_string=None) -> None:
+        setattr(namespace, self.dest, dict(values))
+
+
+def call(main: Callable[..., None], argv: Sequence[str] | None = None) -> None:
+    """Call `main` with the options in `argv` (None: the program's), its log opened."""
+    values = vars(parser_of(main).parse_args(argv))
+    path = values.pop("log")
+    for handler in log.handlers[:]:
+        log.removeHandler(handler)
+        handler.close()
+    if path:
+        handler = logging.FileHandler(path, mode="w", encoding="utf-8", errors="backslashreplace")
+    else:
+        handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    main(**values)
+
+
+def progress(items: Iterable | None, total: int | None = None, what: str = "", unit: str = "it"):
+    """`items`, with a progress bar after two seconds. Nothing is shown outside a terminal."""
+    from tqdm import tqdm
+
+    return tqdm(items, total=total, desc=what, unit=unit, disable=None, leave=False, delay=2)
+
+
+def run(main: Callable[..., None]) -> None:
+    """Run a stage as a program. Errors of the user and of the system end as one line."""
+    gc.set_threshold(GARBAGE)
+    try:
+        call(main)
+    except UserError as error:
+        _fail(str(error))
+    except OSError as error:
+        # A full disk, a missing right, a vanished file: the system's words name them well.
+        where = f"{error.filename}: " if error.filename else ""
+        _fail(f"{where}{error.strerror or error}")
+    except (MemoryError, BrokenProcessPool):
+        _fail(OUT_OF_MEMORY)
+    except RuntimeError as error:
+        if "memory" not in str(error):  # torch has no class of its own for it
+            raise
+        _fail(OUT_OF_MEMORY)
+    except KeyboardInterrupt:
+        _fail("interrupted; run again to continue", status=130)
+    finally:
+        gc.freeze()  # or all of it is looked through once more at the end, 0.3 s with torch
+
+
+def _fail(message: str, status: int = 1) -> None:
+    line = f"error: {message}"
+    logs_to_file = [h for h in log.handlers if isinstance(h, logging.FileHandler)]
+    if logs_to_file:
+        with contextlib.suppress(OSError):  # a full disk must not hide the message
+            log.error(line)
+    print(line, file=sys.stderr)
+    logging.raiseExceptions = False
+    sys.exit(status)

@@ -1,0 +1,154 @@
+"""Make a corpus: audio and transcripts of a dataset in one checked, uniform folder.
+
+Reads a corpus in one of the layouts and writes `wav/<id>.wav` (16 kHz, mono) and `txt/<id>.txt`,
+with an index of every file's SHA-256. What cannot be read or makes no sense stops it with one line.
+With a table of PCM hashes, the corpus must have exactly its utterances, samples and transcripts.
+"""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from scipy.io import wavfile
+
+from deepspeech2 import cli
+from deepspeech2.cli import Input, Output, UserError, log
+from deepspeech2.corpus import audio, layouts
+from deepspeech2.corpus.labels import read as read_labels
+from deepspeech2.corpus.text import CASES
+from deepspeech2.corpus.utterance import Utterance
+from deepspeech2.files import replacing_folder, sha256, sha256_bytes, write_json
+
+COLUMNS = ("id", "split", "pcm_sha256", "transcript")  # of a table of PCM hashes
+
+
+class Identity:
+    """What identifies a corpus: SHA-256 of each utterance's samples (little-endian int16).
+
+    Made from a table (TSV) with COLUMNS, or from None, which any corpus matches.
+    """
+
+    def __init__(self, table: Path | None):
+        self.table = table
+        self.rows: dict[str, dict[str, str]] = {}
+        if table is None:
+            return
+        try:
+            with open(table, encoding="utf-8", newline="") as file:
+                rows = csv.DictReader(file, delimiter="\t")
+                self.rows = {row["id"]: {key: row[key] for key in COLUMNS} for row in rows}
+        except FileNotFoundError:
+            raise UserError(f"{table}: no such table of PCM hashes") from None
+        except (KeyError, ValueError, csv.Error):
+            raise UserError(f"{table}: not a table with the columns {', '.join(COLUMNS)}") from None
+
+    def check_samples(self, name: str, sound: audio.Audio, where: Path) -> None:
+        """Refuse an utterance that the table lacks, or has with other samples."""
+        if self.table is None:
+            return
+        if name not in self.rows:
+            raise UserError(f"{where}: utterance {name} is not in {self.table}")
+        if sound.samples.dtype != np.int16:
+            raise UserError(
+                f"{where}: utterance {name}: only 16-bit samples of 16 kHz have the "
+                f"hashes of {self.table}"
+            )
+        if sha256_bytes(sound.samples.astype("<i2").tobytes()) != self.rows[name]["pcm_sha256"]:
+            raise UserError(
+                f"{where}: utterance {name}: samples differ from those of {self.table} (SHA-256 of "
+                "the PCM); fetch the corpus again"
+            )
+
+    def check(self, utterances: list[Utterance], parts: dict[str, str], where: Path) -> None:
+        """Refuse a corpus that lacks utterances of the table, or has other parts or transcripts."""
+        lacking = sorted(set(self.rows) - {utterance.id for utterance in utterances})
+        if lacking:
+            raise UserError(
+                f"{where}: {len(lacking)} of {len(self.rows)} utterances are missing, the first is "
+                f"{lacking[0]}; fetch the corpus again"
+            )
+        for utterance in utterances if self.rows else ():
+            row, part = self.rows[utterance.id], parts[utterance.id]
+            if row["split"] != ("train" if part == "val" else part):
+                raise UserError(
+                    f"{where}: utterance {utterance.id} is in the part {part}, but in "
+                    f"{row['split']} in {self.table}"
+                )
+            if row["transcript"] != utterance.text:
+                raise UserError(
+                    f"{where}: utterance {utterance.id}: transcript {utterance.text!r} differs "
+                    f"from the tracked {row['transcript']!r}; fetch the corpus again"
+                )
+
+
+def write(layout: layouts.Layout, folder: Path, text_case: str, identity: Identity) -> list[dict]:
+    """Fill `folder` with the corpus and return its index entries, sorted by id."""
+    with cli.progress(None, what="corpus", unit="utterance") as bar:
+
+        def keep(name: str, sound: audio.Audio) -> None:
+            identity.check_samples(name, sound, layout.source)
+            path = folder / "wav" / f"{name}.wav"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # libsndfile puts the time of day into a float WAV; equal input gives equal bytes here.
+            wavfile.write(str(path), audio.SAMPLE_RATE, sound.samples)
+            for note in sound.notes:
+                log.info("%s: %s", name, note)
+            bar.update()
+
+        utterances = layout.read(keep)
+    parts = layout.parts_of(utterances)
+    identity.check(utterances, parts, layout.source)
+    entries = []
+    for utterance in sorted(utterances):
+        transcript = CASES[text_case](utterance.text)
+        txt = folder / "txt" / f"{utterance.id}.txt"
+        txt.parent.mkdir(parents=True, exist_ok=True)
+        txt.write_text(transcript + "\n", encoding="utf-8")
+        entries.append(
+            {
+                "id": utterance.id,
+                "split": parts[utterance.id],
+                "speaker": utterance.speaker,
+                "transcript": transcript,
+                "wav_sha256": sha256(folder / "wav" / f"{utterance.id}.wav"),
+                "txt_sha256": sha256(txt),
+            }
+        )
+    return entries
+
+
+def main(
+    layout: Literal[tuple(layouts.LAYOUTS)],
+    source: Path,
+    text_case: Literal[tuple(CASES)],
+    labels: Input,
+    pcm_sha256: Input | None,
+    corpus: Output,
+    index: Output,
+    labels_copy: Output,
+) -> None:
+    """Command line.
+
+    layout: how the corpus is held
+    source: its archive, folder, table or manifest
+    text_case: what to do to the letters of the transcripts
+    labels: the characters of its transcripts, the blank first (JSON)
+    pcm_sha256: table of hashes that its audio must match (TSV)
+    corpus: folder to write
+    index: index to write (JSON)
+    labels_copy: copy of the labels to write (JSON)
+    """
+    alphabet = read_labels(labels)
+    identity = Identity(pcm_sha256)
+    with replacing_folder(corpus) as folder:
+        utterances = write(layouts.create(layout, source), folder, text_case, identity)
+    write_json(index, {"layout": layout, "utterances": utterances})
+    write_json(labels_copy, alphabet)
+    log.info("%d utterances from %s", len(utterances), source)
+
+
+if __name__ == "__main__":
+    cli.run(main)

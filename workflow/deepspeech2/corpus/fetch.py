@@ -1,0 +1,190 @@
+"""Download a file from the first of several mirrors that serves it.
+
+A broken download is kept as `<output>.part` and resumed, from the same mirror and only where the
+server confirms that the file has not changed. Every mirror is tried several times before the next;
+if all fail, all are named. An answer that is neither an archive nor a checkpoint counts as none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+import requests
+import urllib3
+
+from deepspeech2 import cli
+from deepspeech2.cli import Output, UserError, log
+from deepspeech2.files import replacing, sha256, write_json
+
+ATTEMPTS = 3  # of each mirror
+PAUSE = 1.0  # seconds before the second attempt; doubles
+TIMEOUT = (10, 60)  # seconds to connect, seconds without a byte
+MAX_BYTES = 8 << 30
+CHUNK = 1 << 16  # bytes; at most so many are lost when a connection breaks
+ARCHIVE_STARTS = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"PK\x03\x04")  # gzip, bzip2, xz, zip
+FAILURES = (requests.RequestException, urllib3.exceptions.HTTPError, ValueError)
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a file begins like a tar, compressed or not, or like a zip."""
+    with open(path, "rb") as file:
+        start = file.read(512)
+    return start.startswith(ARCHIVE_STARTS) or start[257:262] == b"ustar"
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether a file begins like a torch checkpoint (zip) or like safetensors."""
+    with open(path, "rb") as file:
+        start = file.read(9)
+    return start.startswith(b"PK\x03\x04") or start[8:9] == b"{"
+
+
+KINDS = {"archive": is_archive, "checkpoint": is_checkpoint}
+
+
+def fetch(urls: list[str], output: Path, kind: str = "archive") -> str:
+    """Download to `output` and return the mirror that served it."""
+    failures = []
+    for url in urls:
+        if urlsplit(url).scheme not in ("http", "https"):
+            raise UserError(f"{url}: only http and https addresses can be fetched")
+        reason = ""
+        for attempt in range(ATTEMPTS):
+            if attempt:
+                time.sleep(PAUSE * 2 ** (attempt - 1))
+            try:
+                _download(url, output, kind)
+                return url
+            except (*FAILURES, _Incomplete, _Refused) as error:
+                reason = _reason(error)
+                log.info("%s: attempt %d of %d: %s", url, attempt + 1, ATTEMPTS, reason)
+                status = getattr(getattr(error, "response", None), "status_code", 0)
+                if isinstance(error, _Refused) or 400 <= status < 500:
+                    break  # the server's answer is final
+        failures.append(f"{url} ({reason})")
+    raise UserError(
+        f"no mirror of {output.name} could be reached: {', '.join(failures)}; check the network, "
+        "or get the file elsewhere and name it with --config archive=PATH or checkpoint=PATH"
+    )
+
+
+class _Incomplete(Exception):
+    """The connection ended before the file did, or what came does not fit what is there."""
+
+
+class _Refused(Exception):
+    """The mirror serves something else."""
+
+
+def _reason(error: Exception) -> str:
+    response = getattr(error, "response", None)
+    if response is not None:
+        return f"HTTP status {response.status_code}"
+    if isinstance(error, (requests.Timeout, urllib3.exceptions.TimeoutError)):
+        return "timed out"
+    if isinstance(error, (requests.ConnectionError, urllib3.exceptions.HTTPError)):
+        return "no connection"
+    return str(error)[:200]
+
+
+def _partial(url: str, part: Path, state: Path) -> dict[str, str]:
+    """Request headers that resume a partial download, or none where that is not possible."""
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+        known = json.loads(state.read_text(encoding="utf-8"))
+        if known["url"] == url and isinstance(known["validator"], str) and part.stat().st_size:
+            return {"Range": f"bytes={part.stat().st_size}-", "If-Range": known["validator"]}
+    return {}
+
+
+def _download(url: str, output: Path, kind: str) -> None:
+    part = output.with_name(f"{output.name}.part")
+    state = output.with_name(f"{output.name}.part.json")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    headers = {"Accept-Encoding": "identity", **_partial(url, part, state)}
+    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
+        if response.status_code == 416:  # nothing is left to fetch, or the file changed
+            part.unlink(missing_ok=True)
+            raise _Incomplete("the partial download did not fit; starting over")
+        response.raise_for_status()
+        have = 0
+        if response.status_code == 206:
+            have = part.stat().st_size if "Range" in headers else -1
+            if not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
+                part.unlink(missing_ok=True)
+                raise _Incomplete("the server sent another part than was asked for")
+        else:
+            part.unlink(missing_ok=True)  # before its new state is written
+        length = response.headers.get("Content-Length", "")
+        total = have + int(length) if length.isdecimal() and len(length) < 16 else None
+        etag = response.headers.get("ETag", "")
+        # A weak tag does not promise equal bytes, so it cannot resume a download.
+        validator = etag if etag.startswith('"') else response.headers.get("Last-Modified")
+        write_json(state, {"url": url, "validator": validator})
+        bar = cli.progress(None, total, output.name, "B")
+        with open(part, "ab") as file, bar:
+            bar.unit_scale = True
+            bar.update(have)
+            # Raw bytes: some servers declare an archive's own compression as the transfer's.
+            for chunk in response.raw.stream(CHUNK, decode_content=False):
+                file.write(chunk)
+                have += len(chunk)
+                bar.update(len(chunk))
+                if have > MAX_BYTES:
+                    break
+    if have > MAX_BYTES or (total is not None and have > total):
+        part.unlink()
+        raise _Refused(f"sends more than {min(MAX_BYTES, total or MAX_BYTES)} bytes")
+    if total is not None and have != total:
+        raise _Incomplete(f"the connection ended after {have} of {total} bytes")
+    if not KINDS[kind](part):
+        part.unlink()
+        raise _Refused(f"serves something that is not a {kind}")
+    part.replace(output)
+    state.unlink()
+
+
+def require_trusted(path: Path, trust: Path) -> str:
+    """Record the file's SHA-256 at its first sight; refuse a file with another one later."""
+    digest = sha256(path)
+    if trust.exists():
+        known = trust.read_text(encoding="utf-8", errors="replace").strip()
+        if known != digest:
+            raise UserError(
+                f"{path}: its SHA-256 is {digest}, but the first download's was {known}; if the "
+                f"publisher changed the file and you trust it, delete {trust}"
+            )
+    else:
+        with replacing(trust) as temporary:
+            temporary.write_text(digest + "\n", encoding="ascii")
+    return digest
+
+
+def main(
+    urls: list[str],
+    output: Output,
+    kind: Literal[tuple(KINDS)] = "archive",
+) -> None:
+    """Command line.
+
+    urls: mirrors, the preferred one first
+    output: file to write
+    kind: what it must be; a checkpoint is trusted at its first download and must stay the same,
+        its SHA-256 is kept beside it in trusted.sha256
+    """
+    url = fetch(urls, output, kind)
+    if kind == "checkpoint":
+        try:
+            log.info("SHA-256 %s", require_trusted(output, output.with_name("trusted.sha256")))
+        except UserError:
+            output.unlink()
+            raise
+    log.info("fetched from %s", url)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,57 @@
+"""Transcripts, how they are read and cleaned, and paths that must not leave their folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from deepspeech2.cli import UserError
+
+CASES = {"keep": str, "upper": str.upper, "lower": str.lower}
+
+
+def read_text(path: Path) -> str:
+    """A transcript file's text on one line."""
+    try:
+        return clean(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such transcript; write one, or remove its audio") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not UTF-8 text; convert it") from None
+
+
+def clean(text: str) -> str:
+    """Text with every run of white space made one space, and none at its ends."""
+    return " ".join(text.split())
+
+
+def resolved(folder: str) -> str:
+    """The folder's own path, links followed."""
+    return str(Path(folder).resolve())
+
+
+def inside(
+    root: Path, name: str, where: str | Path, resolved: Callable[[str], str] = resolved
+) -> Path:
+    """`root / name`, refused where it leads outside `root`. `resolved` is asked for folders only.
+
+    It works on text, for most of what reading a manifest takes goes here.
+    """
+    path = root / name
+    try:
+        text = os.path.join(root, name)
+        folder, last = os.path.split(text)
+        plain = last not in ("", ".", "..") and name.isprintable() and not os.path.islink(text)
+        real = f"{resolved(folder)}/{last}" if plain else str(path.resolve())
+        safe = real.startswith(f"{resolved(str(root)).rstrip('/')}/")
+    except (ValueError, RuntimeError, OSError) as error:  # NUL bytes, loops of links
+        raise UserError(f"{where}: {name!r}: invalid path ({error!r:.100}); rename it") from None
+    if not safe:
+        raise UserError(f"{where}: {name!r} leads outside {root}; move the file into the folder")
+    return path
+
+
+def id_of(path: Path, root: Path) -> str:
+    """An utterance's id: its recording's path under `root` without suffix."""
+    return path.resolve().relative_to(root.resolve()).with_suffix("").as_posix()

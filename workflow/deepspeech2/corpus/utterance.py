@@ -1,0 +1,67 @@
+"""One utterance of a corpus, as all stages know it, and the parts that utterances belong to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from deepspeech2.cli import UserError
+
+VAL_EVERY = 10  # every tenth speaker is held out for validation
+
+
+class Utterance(NamedTuple):
+    """An utterance: what is said, by whom, and where its sound is.
+
+    `audio` is the path of a recording, or its name in an archive. `start` and `end` are seconds in
+    it, None the recording's own end; `channel` counts from 0, None is the mean of all.
+    """
+
+    id: str
+    audio: str
+    text: str = ""
+    speaker: str = ""
+    start: float = 0.0
+    end: float | None = None
+    channel: int | None = None
+
+
+def check_id(name: str, where: str | Path) -> None:
+    """Refuse an id that is not a plain relative path: corpora are written under these names."""
+    parts = name.split("/")
+    if any(part in ("", ".", "..") or len(part.encode(errors="replace")) > 200 for part in parts):
+        raise UserError(f"{where}: {name!r:.100}: invalid utterance ID; rename it")
+    if not name.isprintable():
+        raise UserError(f"{where}: {name!r:.100} has unprintable characters; rename it")
+
+
+def checked(utterances: Iterable[Utterance], where: str | Path) -> Iterator[Utterance]:
+    """Utterances as they come, after a check that each has a text and an ID of its own."""
+    seen: dict[str, str] = {}
+    for utterance in utterances:
+        check_id(utterance.id, where)
+        if utterance.id in seen:
+            raise UserError(
+                f"{where}: two recordings have the id {utterance.id!r}: {seen[utterance.id]} and "
+                f"{utterance.audio}; rename one"
+            )
+        if not utterance.text:
+            raise UserError(f"{where}: the transcript of {utterance.id!r} is empty")
+        seen[utterance.id] = utterance.audio
+        yield utterance
+    if not seen:
+        raise UserError(f"{where}: no recordings in it")
+
+
+def held_out(speakers: Iterable[str]) -> set[str]:
+    """The speakers whose utterances are kept from training: every tenth by name, if not alone."""
+    names = sorted(set(speakers))
+    return set(names[::VAL_EVERY]) if len(names) > 1 else set()
+
+
+def train_and_val(utterances: Iterable[Utterance]) -> dict[str, str]:
+    """The part of each utterance by id: val is every tenth speaker."""
+    speakers = {utterance.id: utterance.speaker or utterance.id for utterance in utterances}
+    val = held_out(speakers.values())
+    return {name: "val" if speaker in val else "train" for name, speaker in speakers.items()}

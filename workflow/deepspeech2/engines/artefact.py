@@ -1,0 +1,28 @@
+"""What compiling left for an engine: a folder and its index, checked before it is run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from deepspeech2 import engines, files
+from deepspeech2.cli import UserError
+
+
+def require_artefact(folder: Path, index: Path, backend: engines.Backend) -> dict:
+    """The index of an artefact, after a check that it is whole and was made for this engine, here.
+
+    Other versions than those that made it may not read it, or compute something else.
+    """
+    data = files.read_json(index)
+    if data["engine"] != backend.engine._asdict():
+        raise UserError(f"{index}: made for other settings of the engine; {files.remedy(index)}")
+    before, now = data["versions"], backend.versions()
+    for name in sorted({*before, *now}):
+        if before.get(name) != now.get(name):
+            raise UserError(
+                f"{index}: made with {name} {before.get(name)}, and here is {now.get(name)}; "
+                f"{files.remedy(index)}"
+            )
+    for name, expected in data["files"].items():
+        files.require_unaltered(folder / name, expected, index)
+    return data

@@ -1,0 +1,64 @@
+"""Compile an exported model for one engine and batch size, for every width that its batches have.
+
+What the engine's backend makes (one file or several) goes into a folder; an index beside it holds
+the SHA-256 of each file, the seconds that compiling took, and its size.
+"""
+
+from __future__ import annotations
+
+import time
+
+from deepspeech2 import cli, engines, files
+from deepspeech2.cli import Input, Output, log
+from deepspeech2.engines import Engine
+from deepspeech2.features.batches import Batches, FeatureSet
+
+
+def main(
+    source: Input,
+    source_index: Input,
+    features_index: Input,
+    batch_size: int,
+    engine: Engine,
+    artefact: Output,
+    index: Output,
+) -> None:
+    """Command line.
+
+    source: the exported model
+    source_index: its index (JSON)
+    features_index: index of the features, for the shapes (JSON)
+    batch_size: utterances in a batch
+    engine: how to run the model: JSON like an entry of the configuration's engines, or the name
+        of a backend
+    artefact: folder to write
+    index: index to write (JSON)
+    """
+    backend = engines.create(engine)
+    exported = files.read_json(source_index)
+    expected = exported["weights_sha256" if backend.source == "weights" else "sha256"]
+    files.require_unaltered(source, expected, source_index)
+    features = FeatureSet("", features_index)  # only what the index says
+    widths = Batches(features, batch_size, engine.pad_to).widths()
+    shapes = [engines.Shape(batch_size, features.bins, frames) for frames in widths]
+    backend.prepare()
+    with files.replacing_folder(artefact) as folder:
+        start = time.perf_counter()
+        notes = backend.compile(source, shapes, folder)
+        seconds = time.perf_counter() - start
+        made = sorted(path for path in folder.rglob("*") if path.is_file())
+        content = {
+            "engine": engine._asdict(),
+            "shapes": [shape._asdict() for shape in shapes],
+            "notes": notes,
+            "compile_seconds": round(seconds, 3),
+            "bytes": sum(path.stat().st_size for path in made),
+            "versions": backend.versions(),
+            "files": {path.relative_to(folder).as_posix(): files.sha256(path) for path in made},
+        }
+    files.write_json(index, content)
+    log.info("compiled for %d frames in %.2f s", widths[-1], seconds)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,306 @@
+"""Time a compiled model over the features, in one of two scenarios.
+
+`offline` takes all utterances in batches, longest first, and throughput counts. `single_stream`
+takes one at a time in the manifest's order, and what counts is how long each has to wait.
+
+The timed region is the reference's: forward and synchronize, after upload and before download.
+Warm-up batches are dropped. The set is repeated until the least duration and number of batches are
+reached, or exactly `--multi` times. Only real utterances count, not the rows that fill a batch up.
+Assembling, uploading and downloading are timed beside it, for the end-to-end figures.
+"""
+
+from __future__ import annotations
+
+import datetime
+import itertools
+import time
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from deepspeech2 import cli, engines
+from deepspeech2.cli import CORES, Cores, Input, Output, UserError, log
+from deepspeech2.engines import Engine, machine
+from deepspeech2.engines.artefact import require_artefact
+from deepspeech2.engines.verdicts import (
+    GOVERNORS,
+    MAX_OTHER_LOAD,
+    MAX_SPREAD,
+    MIN_BATCHES,
+    MIN_SECONDS,
+    WARMUP_BATCHES,
+    Conditions,
+    Settings,
+    verdict,
+)
+from deepspeech2.features.batches import Batches, FeatureSet
+from deepspeech2.files import read_json, write_json
+
+LOOK_SECONDS = 0.3  # other load is looked for before the run, from the start on,
+LOOKS = 10  # and again, so often at most: what the scheduler still does for us is over soon
+SCENARIOS = ("offline", "single_stream")
+MAX_KEPT = 2000  # batches whose single times are kept
+P99_BATCHES = 100  # below this many batches the 99th percentile is the maximum, so it is left out
+
+
+class Times(NamedTuple):
+    """Seconds of each phase of one batch, its utterances, their audio seconds, frames and rows.
+
+    `utterances` and `real_frames` are without the `rows` that fill a batch up.
+    """
+
+    assemble: float
+    upload: float
+    forward: float
+    download: float
+    utterances: int
+    audio_seconds: float
+    real_frames: int
+    padded_frames: int
+    rows: int
+
+
+def time_batch(session: engines.Session, batches: Batches, start: int) -> Times:
+    """Run the batch at `start` and time its phases. `forward` includes `synchronize`."""
+    clock = time.perf_counter
+    t0 = clock()
+    batch = batches.assemble(start)
+    t1 = clock()
+    on_device = session.upload(batch.spectrograms, batch.lengths)
+    t2 = clock()
+    result = session.forward(on_device)
+    session.synchronize()
+    t3 = clock()
+    session.download(result)
+    t4 = clock()
+    real = [batches.features.utterances[position] for position in batch.positions]
+    return Times(
+        t1 - t0,
+        t2 - t1,
+        t3 - t2,
+        t4 - t3,
+        len(real),
+        sum(utterance["seconds"] for utterance in real),
+        sum(utterance["frames"] for utterance in real),
+        batch.spectrograms.shape[0] * batch.spectrograms.shape[3],
+        batch.spectrograms.shape[0],
+    )
+
+
+def starts_of(batches: Batches, scenario: str) -> list[int]:
+    """Positions at which the batches of one pass start, in the scenario's order."""
+    utterances = batches.features.utterances
+    if scenario == "single_stream":
+        return sorted(batches.starts, key=lambda start: utterances[start]["manifest_position"])
+    return list(batches.starts)
+
+
+def measure(
+    session: engines.Session, batches: Batches, settings: Settings, scenario: str = "offline"
+) -> list[Times]:
+    """Times of all batches after the warm-up."""
+    one_pass = starts_of(batches, scenario)
+    per_pass = len(one_pass)
+    for start in batches.warm_up(one_pass, settings.warmup_batches):
+        time_batch(session, batches, start)
+    starts = itertools.cycle(one_pass)  # from the first batch again, whatever warmed up
+    total = settings.multi * per_pass if settings.multi else None
+    times: list[Times] = []
+    spent = 0.0
+    with cli.progress(None, total, f"timing, batch size {batches.batch_size}", "batch") as bar:
+        while (
+            len(times) < total
+            if total
+            # Whole passes only, so that every utterance counts equally often.
+            else len(times) % per_pass
+            or len(times) < settings.min_batches
+            or spent < settings.min_seconds
+        ):
+            times.append(time_batch(session, batches, next(starts)))
+            spent += times[-1].forward
+            bar.update()
+    return times
+
+
+def latencies(seconds: np.ndarray) -> dict[str, float | None]:
+    """Mean, standard deviation and percentiles of times (n,) in seconds, in milliseconds."""
+    values = {
+        "mean": seconds.mean(),
+        "std": seconds.std(ddof=1) if len(seconds) > 1 else 0.0,
+        **{f"p{p}": np.percentile(seconds, p) for p in (50, 90, 95, 99)},
+    }
+    found: dict = {key: round(1000 * float(value), 4) for key, value in values.items()}
+    return found if len(seconds) >= P99_BATCHES else {**found, "p99": None}
+
+
+def spread(times: list[Times], by_width: bool) -> float:
+    """Coefficient of variation of the time per frame, as far as no difference of width explains it.
+
+    Batches of their own widths are compared by their time per padded frame; with `by_width`, where
+    many batches share one of a few widths, with the others of that width. A last batch of fewer
+    rows (only where it is not filled up) is left out: fewer rows have another pace.
+    """
+    most = max(t.rows for t in times)
+    times = [t for t in times if t.rows == most]
+    pace = np.array([t.forward / t.padded_frames for t in times])
+    if by_width:
+        frames = np.array([t.padded_frames for t in times])
+        means = {width: pace[frames == width].mean() for width in set(frames.tolist())}
+        pace = pace / np.array([means[width] for width in frames.tolist()])
+    return float(pace.std(ddof=1) / pace.mean()) if len(pace) > 1 else 0.0
+
+
+def summarise(times: list[Times], by_width: bool = False) -> dict:
+    """The figures of a measurement. Latencies in milliseconds, shares from 0 to 1."""
+    forward = np.array([t.forward for t in times])
+    everything = np.array([t.assemble + t.upload + t.forward + t.download for t in times])
+    utterances = sum(t.utterances for t in times)
+    audio = sum(t.audio_seconds for t in times)
+    real_frames = sum(t.real_frames for t in times)
+    padded_frames = sum(t.padded_frames for t in times)
+    return {
+        "batches": len(times),
+        "utterances": utterances,
+        "seconds": round(float(forward.sum()), 4),
+        "utterances_per_s": utterances / float(forward.sum()),
+        "rtfx": audio / float(forward.sum()),
+        "end_to_end_utterances_per_s": utterances / float(everything.sum()),
+        "latency_ms": latencies(forward),
+        "end_to_end_latency_ms": latencies(everything),
+        # For the picture of the distribution: single batches, the first MAX_KEPT.
+        "batch_ms": [round(1000 * float(t), 3) for t in forward[:MAX_KEPT]],
+        "end_to_end_batch_ms": [round(1000 * float(t), 3) for t in everything[:MAX_KEPT]],
+        "spread": spread(times, by_width),
+        "phase_seconds": {
+            name: round(sum(getattr(t, name) for t in times), 4)
+            for name in ("assemble", "upload", "forward", "download")
+        },
+        "padding_share": 1 - real_frames / padded_frames,
+    }
+
+
+def quiet(load: machine.OtherLoad, enough: float) -> float:
+    """Wait until others use a share of `enough` or less, though not for long; returns the last.
+
+    `load` was started before: while this process was busy with itself, it could look already.
+    """
+    for look in range(LOOKS):
+        if look:
+            load.start()
+        share = load.share(LOOK_SECONDS)
+        if share <= enough:
+            break
+    return share
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.timezone.utc).isoformat()
+
+
+def main(
+    features: Input,
+    features_index: Input,
+    model: Input,
+    artefact: Input,
+    artefact_index: Input,
+    batch_size: int,
+    engine: Engine,
+    timing: Output,
+    scenario: Literal[SCENARIOS] = "offline",
+    threads: Cores = CORES,
+    warmup_batches: int = WARMUP_BATCHES,
+    min_batches: int = MIN_BATCHES,
+    min_seconds: float = MIN_SECONDS,
+    multi: int | None = None,
+    max_spread: float = MAX_SPREAD,
+    max_other_load: float = MAX_OTHER_LOAD,
+    governors: list[str] = GOVERNORS,
+) -> None:
+    """Command line.
+
+    features: folder of features
+    features_index: their index (JSON)
+    model: the model's description (JSON)
+    artefact: folder of the compiled model
+    artefact_index: its index (JSON)
+    batch_size: utterances in a batch
+    engine: how to run the model: JSON like an entry of the configuration's engines, or the name
+        of a backend
+    timing: figures to write (JSON)
+    scenario: offline takes batches, single_stream one utterance at a time
+    threads: threads of the host
+    warmup_batches: batches that are dropped first
+    min_batches: least timed batches
+    min_seconds: least timed seconds
+    multi: passes over the set, instead of the minima
+    max_spread: largest coefficient of variation of the time per frame
+    max_other_load: largest share of the cores that other programs may use
+    governors: CPU frequency governors that are accepted; none named: all
+    """
+    if scenario == "single_stream" and batch_size != 1:
+        raise UserError(f"--batch-size: a single stream has batches of 1, not {batch_size}")
+    settings = Settings(
+        warmup_batches, min_batches, min_seconds, multi, max_spread, max_other_load, governors
+    )
+    backend = engines.create(engine)
+    load = machine.OtherLoad()
+    backend.prepare()
+    compiled = require_artefact(artefact, artefact_index, backend)
+    batches = Batches(FeatureSet(features, features_index), batch_size, engine.pad_to)
+    description = read_json(model)
+    started, start = _now(), time.perf_counter()
+    session = backend.open(artefact, threads)
+    opened = time.perf_counter() - start
+    try:
+        batches.features.verify()
+        load_before = quiet(load, settings.max_other_load)
+        load.start()
+        times = measure(session, batches, settings, scenario)
+        conditions = Conditions(load_before, load.share(), machine.governor())
+        device_memory = session.peak_memory_bytes()
+    finally:
+        session.close()
+    figures = summarise(times, by_width=bool(engine.buckets))
+    judged = verdict(figures, settings, conditions, backend.fake)
+    versions = backend.versions()
+    write_json(
+        timing,
+        {
+            **judged,
+            "scenario": scenario,
+            **figures,
+            "padding_shares": {
+                padding: Batches(batches.features, batch_size, padding).padding_share()
+                for padding in engines.PADDINGS
+            },
+            "batch_size": batch_size,
+            "fill_up_rows": batches.fill_up_rows(),
+            **conditions._asdict(),
+            "compile_seconds": compiled["compile_seconds"] + round(opened, 3),
+            "artefact_bytes": compiled["bytes"],
+            "compile_notes": {**compiled["notes"], **session.notes},
+            "peak_memory_bytes": machine.peak_memory_bytes(),
+            "peak_device_memory_bytes": device_memory,
+            "settings": settings._asdict(),
+            "engine": engine._asdict(),
+            "environment": {**machine.environment(threads), "driver": versions.get("driver")},
+            "versions": versions,
+            "code_sha256": engines.code_sha256("deepspeech2.engines.timing", engine),
+            **{key: description[key] for key in ("checkpoint", "checkpoint_sha256", "parameters")},
+            "manifest": batches.features.description["manifest"],
+            "dataset_sha256": batches.features.description["manifest_sha256"],
+            "started": started,
+            "ended": _now(),
+        },
+    )
+    log.info(
+        "%s, %s: %.2f utterances/s, p90 %.1f ms",
+        scenario.replace("_", " "),
+        judged["verdict"],
+        figures["utterances_per_s"],
+        figures["latency_ms"]["p90"],
+    )
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,167 @@
+"""The backend `torchscript`: a frozen trace, run by torch on the CPU or on a GPU.
+
+In float32 on the CPU it is the exported trace. A trace keeps the precision and the device that it
+was made with, so for any other the network is traced anew, from the weights. The artefact serves
+any shape: one made for a batch size differs from another only in name.
+
+**On GPUs (device cuda) this has never run**: its authors had none.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from deepspeech2 import engines
+from deepspeech2.cli import UserError
+from deepspeech2.engines import PACKAGES, Finding, Option, Shape, installed
+from deepspeech2.engines.torchscript import cuda
+
+if TYPE_CHECKING:
+    import torch
+
+ARTEFACT = "model.pt"
+PRECISIONS = {"cpu": ("fp32", "bf16"), "cuda": ("fp32", "fp16", "bf16")}
+# Weights that were loaded lie apart, and cuDNN copies them together in every pass. That takes less
+# than a millisecond, and torch has no public function that spares it.
+SCATTERED = "RNN module weights are not part of single contiguous chunk"
+
+
+class Backend(engines.Backend):
+    """See the module."""
+
+    packages = (*PACKAGES, "torch")
+    options: ClassVar[dict[str, Option]] = {
+        "cuda_graphs": Option(
+            False,
+            "record the network once for each width and start it as a whole: less work for the "
+            "host (form static; padding longest or buckets)",
+        ),
+        "tf32": Option(False, "at fp32: multiply with 10 bits of mantissa instead of 23, faster"),
+    }
+
+    @classmethod
+    def options_on(cls, device: str) -> dict[str, Option]:
+        return {} if device == "cpu" else cls.options
+
+    @classmethod
+    def examine(cls, device: str | None = None) -> Finding:
+        """The CPU and GPUs, through torch. What a GPU lacks is missing only if `device` is one."""
+        found, missing = installed(cls.packages)
+        found["cpu"] = f"{os.cpu_count()} cores"
+        doubts = []
+        if "torch" in found:
+            try:
+                lacking = cuda.missing("cuda" if device in (None, "cpu") else device)
+                found.update({**cuda.versions(), **cuda.devices()})
+            except Exception as error:  # a numpy that does not fit, a library that is not there
+                missing.append(f"torch is installed but cannot be used ({error})")
+            else:
+                if lacking and device in (None, "cpu"):
+                    doubts.append(f"no engine with device cuda can run: {lacking}")
+                elif lacking:
+                    missing.append(lacking)
+                else:
+                    doubts.append("device cuda has never run on a GPU: its authors had none")
+        return Finding("torchscript", found, missing, doubts)
+
+    @property
+    def source(self) -> str:
+        plain = self.engine.device == "cpu" and self.engine.precision == "fp32"
+        return "torchscript" if plain else "weights"
+
+    @property
+    def _place(self) -> str:
+        """The device as torch wants it named: a GPU with its number."""
+        return "cpu" if self.engine.device == "cpu" else f"cuda:{cuda.number(self.engine.device)}"
+
+    def check(self) -> None:
+        engine, kind = self.engine, self.engine.device.partition(":")[0]
+        if not re.fullmatch(r"cpu|cuda(:\d{1,3})?", engine.device):
+            raise UserError(
+                f"backend torchscript serves the devices cpu and cuda:N, not {engine.device!r}"
+            )
+        if engine.precision not in PRECISIONS[kind]:
+            raise UserError(
+                f"backend torchscript computes {' or '.join(PRECISIONS[kind])} on {kind}, not "
+                f"{engine.precision!r}"
+            )
+        if engine.options.get("tf32") is True and engine.precision != "fp32":
+            raise UserError("backend torchscript: tf32 is a way to compute fp32")
+        if engine.options.get("cuda_graphs") is True and engine.form == "packed":
+            raise UserError(
+                "backend torchscript: cuda_graphs need form static; packing waits for the lengths"
+            )
+        if engine.options.get("cuda_graphs") is True and engine.padding == "batch":
+            raise UserError(
+                "backend torchscript: cuda_graphs are recorded for one width each, so padding must "
+                "be longest; name buckets to have several widths"
+            )
+
+    def prepare(self) -> None:
+        import torch
+
+        if self.engine.device == "cpu":
+            return
+        reason = cuda.missing(self.engine.device)
+        if reason:
+            raise UserError(f"device {self.engine.device}: {reason}")
+        warnings.filterwarnings("ignore", SCATTERED, UserWarning)
+        # For cuBLAS to compute the same every time; it looks when it is first used.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:2")
+        torch.cuda.set_device(self._place)
+        # fp32 is float32 unless the options say otherwise, sums are float32 in every precision, and
+        # cuDNN takes the algorithms that it takes every time, not those that were fastest just now.
+        tf32 = self.engine.options.get("tf32", False)
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+        torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
+        torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
+        torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
+
+    def compile(self, source: Path, shapes: Sequence[Shape], folder: Path) -> dict[str, Any]:
+        import torch
+
+        from deepspeech2.engines.torchscript.session import quiet
+        from deepspeech2.model.trace import save
+
+        with quiet():
+            if self.source == "torchscript":
+                module = torch.jit.load(str(source), map_location="cpu").eval()
+            else:
+                module = self._trace(source)
+            save(torch.jit.freeze(module), folder / ARTEFACT)
+        return {}
+
+    def _trace(self, weights: Path) -> torch.jit.ScriptModule:
+        import torch
+
+        from deepspeech2.model import network, trace
+
+        types = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+        net = network.load_alone(weights, self.engine.form, types[self.engine.precision])
+        return trace.trace(net.to(self._place), self._place)
+
+    def open(self, folder: Path, threads: int) -> engines.Session:
+        import torch
+
+        from deepspeech2.engines.torchscript.session import CudaSession, Session, quiet
+
+        torch.set_num_threads(threads)
+        packed, graphs = self.engine.form == "packed", self.engine.options.get("cuda_graphs", False)
+        with quiet():
+            module = torch.jit.load(str(folder / ARTEFACT), map_location=self._place)
+        if self._place == "cpu":
+            return Session(module, packed)
+        return CudaSession(module, packed, self._place, graphs)
+
+    def versions(self) -> dict[str, str]:
+        import torch
+
+        versions = {"torch": torch.__version__}
+        if self.engine.device != "cpu":
+            versions.update(cuda.versions(), device=torch.cuda.get_device_name(self._place))
+        return versions

@@ -1,0 +1,1 @@
+"""From manifests to spectrograms in ModelZoo's layout, and batches of them."""

@@ -1,0 +1,46 @@
+"""The first look at an utterance: its files, its transcript and its length, checked."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from deepspeech2.cli import UserError
+from deepspeech2.corpus import audio, labels
+from deepspeech2.corpus.utterance import Utterance
+from deepspeech2.features.spectrogram import Spectrogram
+
+
+class Settings(NamedTuple):
+    """Labels, spectrogram, and whether characters outside the labels are dropped, not refused."""
+
+    labels: list[str]
+    spectrogram: Spectrogram
+    drop_unknown: bool
+
+
+class Measured(NamedTuple):
+    """An utterance with its text, place in the manifest, length, targets (label ids) and notes."""
+
+    utterance: Utterance
+    manifest_position: int
+    frames: int
+    seconds: float
+    targets: list[int]
+    notes: list[str]
+
+
+def measure(job) -> Measured:
+    """Check one utterance's files and transcript, and measure them.
+
+    `job` is its position in the manifest, its Sample and Settings.
+    """
+    position, sample, settings = job
+    utterance = sample.read()
+    where = str(sample.transcript)
+    targets = labels.encode(utterance.text, settings.labels, settings.drop_unknown, where)
+    if not "".join(settings.labels[t] for t in targets).strip():
+        raise UserError(f"{where}: no character of the transcript is one of the labels")
+    count, notes = audio.length(utterance.audio)
+    frames = settings.spectrogram.frames(count)
+    seconds = count / audio.SAMPLE_RATE
+    return Measured(utterance, position, frames, seconds, targets, notes)

@@ -1,0 +1,1 @@
+"""The network: from a checkpoint to weights, exports, and the eager reference."""

@@ -1,0 +1,64 @@
+"""Make a model from a checkpoint: weights as safetensors, everything else as JSON.
+
+Reads a deepspeech.pytorch V3 checkpoint (a pickled Lightning dict, of which nothing is executed)
+or our own safetensors with the description in its metadata. Weights are widened to float32 and
+checked: every tensor that the settings imply is there, has the right shape and is finite.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from deepspeech2 import cli
+from deepspeech2.cli import Input, Output, UserError, log
+from deepspeech2.files import replacing, write_json
+from deepspeech2.files import sha256 as sha256_of
+from deepspeech2.model.checkpoint import read, to_safetensors
+
+
+def main(
+    checkpoint: Input,
+    sha256: str | None,
+    weights: Output,
+    model: Output,
+    *,
+    half: bool = False,
+) -> None:
+    """Command line.
+
+    checkpoint: deepspeech.pytorch V3's .ckpt or our .safetensors
+    sha256: refuse the checkpoint unless this is its SHA-256
+    weights: safetensors to write
+    model: description to write (JSON)
+    half: write float16, half the size
+    """
+    arrays, description = read(checkpoint)
+    source = sha256_of(checkpoint)
+    if sha256 and source != sha256.lower():
+        raise UserError(
+            f"{checkpoint}: its SHA-256 is {source}, not {sha256} as configured; fetch it again or "
+            "correct the model's sha256"
+        )
+    dtype = np.float16 if half else np.float32
+    with np.errstate(over="ignore"):  # what overflows is refused in the next lines
+        arrays = {name: np.ascontiguousarray(w, dtype) for name, w in arrays.items()}
+    for name, values in arrays.items():
+        if not np.isfinite(values).all():
+            raise UserError(f"{checkpoint}: tensor {name} holds NaN or infinity")
+    with replacing(weights) as temporary:
+        temporary.write_bytes(to_safetensors(arrays, description))
+    parameters = sum(
+        w.size for name, w in arrays.items() if not name.endswith(("running_mean", "running_var"))
+    )
+    description.update(
+        checkpoint=checkpoint.name,
+        checkpoint_sha256=source,
+        weights_sha256=sha256_of(weights),
+        parameters=parameters,
+    )
+    write_json(model, description)
+    log.info("%d parameters; SHA-256 of the checkpoint: %s", parameters, source)
+
+
+if __name__ == "__main__":
+    cli.run(main)

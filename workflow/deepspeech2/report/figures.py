@@ -1,0 +1,241 @@
+"""Draw the figures of the report: speed, latency, phases, accuracy and padding over batch size.
+
+Each is an SVG file with its text as text, for papers; the report shows the same files. They show
+the rows' records, and published figures beside ours.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, NullFormatter
+
+from deepspeech2 import cli
+from deepspeech2.cli import Input, Output, log
+from deepspeech2.files import replacing
+from deepspeech2.report import published as published_figures
+from deepspeech2.report.rows import is_scored, read_record
+from deepspeech2.report.style import COLOURS, PUBLISHED, SIZE, STYLE, save
+
+PHASES = {"assemble": "o", "upload": "^", "forward": "s", "download": "v"}
+
+
+class Series:
+    """The rows of one dataset, model and engine, by batch size."""
+
+    def __init__(self, name: str, number: int, records: list[dict]):
+        self.name, self.colour = name, COLOURS[number % len(COLOURS)]
+        self.records = sorted(records, key=lambda r: r["batch_size"])
+        self.dataset = records[0]["dataset"]
+
+    def over(self, places: list[int], value) -> tuple[np.ndarray, np.ndarray]:
+        """Places on the axis of batch sizes, and `value` of each record."""
+        x = [places.index(r["batch_size"]) for r in self.records]
+        return np.array(x), np.array([value(r) for r in self.records], float)
+
+
+def series_of(records: list[dict]) -> list[Series]:
+    """Series by dataset, model and engine, named by what tells them apart."""
+    keys = ("dataset", "model", "engine")
+    varying = [k for k in keys if len({r[k] for r in records}) > 1] or ["engine"]
+    groups: dict[str, list[dict]] = {}
+    for found in records:
+        groups.setdefault(" ".join(found[key] for key in varying), []).append(found)
+    return [Series(name, number, rows) for number, (name, rows) in enumerate(groups.items())]
+
+
+def start(places: list[int], what: str, panels: int = 1):
+    """A figure with axes over batch size; places on the axis are even, whatever the sizes."""
+    figure = Figure(figsize=(SIZE[0], SIZE[1] * (0.4 + 0.6 * panels)), layout="constrained")
+    all_axes = np.atleast_1d(figure.subplots(panels, 1, sharex=True))
+    for axes in all_axes:
+        axes.set_xticks(range(len(places)), [str(size) for size in places])
+        axes.set_xlim(-0.5, len(places) - 0.5)
+        axes.set_ylabel(what)
+    all_axes[-1].set_xlabel("batch size")
+    return figure, all_axes
+
+
+def legend(figure: Figure, axes, handles=None) -> None:
+    """A legend above the axes, where it covers no data."""
+    handles = handles or axes.get_legend_handles_labels()[0]
+    figure.legend(handles=handles, loc="outside upper center", ncols=2)
+
+
+def logarithmic(axes) -> None:
+    """A logarithmic axis that is labelled 0.1, 1, 10, ..."""
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _rate(records, places, key: str, what: str, published=()) -> Figure:
+    figure, (axes,) = start(places, what)
+    for one in series_of(records):
+        x, y = one.over(places, lambda r: r["offline"][key])
+        _, spread = one.over(places, lambda r: r["offline"]["spread"])
+        axes.errorbar(x, y, y * spread, color=one.colour, marker="o", capsize=3, label=one.name)
+    for (name, column), line in zip(published, itertools.cycle(("--", ":", "-."))):
+        x = [place for place, size in enumerate(places) if not np.isnan(column.get(size, np.nan))]
+        y = [column[places[place]] for place in x]
+        if x:
+            axes.plot(x, y, line, color=PUBLISHED, marker="x", label=f"published {name}")
+    axes.set_ylim(bottom=0)
+    legend(figure, axes)
+    return figure
+
+
+def _published(published: dict, scale: dict) -> list[tuple[str, dict[int, float]]]:
+    """Published throughput of each dataset by batch size, times the dataset's `scale`."""
+    return [
+        (
+            f"{engine}, {name}" if len(published) > 1 else engine,
+            {size: row[key] * scale[name] for size, row in table.items() if key in row},
+        )
+        for name, table in published.items()
+        for engine, key in (
+            ("torch_aie", "published_utterances_per_s"),
+            ("ACL", "published_acl_utterances_per_s"),
+        )
+    ]
+
+
+def throughput(records: list[dict], places: list[int], published: dict) -> Figure:
+    """Utterances per second; bars are the spread of the batches."""
+    columns = _published(published, dict.fromkeys(published, 1))
+    return _rate(records, places, "utterances_per_s", "utterances/s", columns)
+
+
+def rtfx(records: list[dict], places: list[int], published: dict) -> Figure:
+    """Seconds of audio per second; the published ones follow from the utterances' mean length."""
+    seconds = {
+        r["dataset"]: r["offline"]["rtfx"] / r["offline"]["utterances_per_s"] for r in records
+    }
+    columns = _published(published, seconds)
+    return _rate(records, places, "rtfx", "RTFx (s of audio per s)", columns)
+
+
+def latency(records: list[dict], places: list[int], published: dict) -> Figure:
+    """Distribution of the batches' forward times, and of single utterances, end to end."""
+    names = [*map(str, places), "single"]
+    figure, (axes,) = start(places, "latency, ms")
+    everything = series_of(records)
+    width = 0.8 / len(everything)
+    for number, one in enumerate(everything):
+        data = [r["offline"]["batch_ms"] for r in one.records]
+        data.append(one.records[0]["single_stream"]["end_to_end_batch_ms"])
+        x = [*one.over(places, lambda r: 0)[0], len(places)]
+        shift = (number - (len(everything) - 1) / 2) * width
+        colour = {"color": one.colour}
+        axes.boxplot(
+            data, positions=np.array(x) + shift, widths=width * 0.8, whis=(5, 95),
+            boxprops=colour, whiskerprops=colour, capprops=colour, medianprops=colour,
+            flierprops={"marker": ".", "markersize": 2, "markeredgecolor": one.colour},
+        )  # fmt: skip
+    axes.set_xticks(range(len(names)), names)
+    axes.set_xlim(-0.5, len(names) - 0.5)
+    logarithmic(axes)
+    if len(everything) > 1:
+        handles = [Line2D([], [], color=s.colour, label=s.name) for s in everything]
+        legend(figure, axes, handles)
+    return figure
+
+
+def phases(records: list[dict], places: list[int], published: dict) -> Figure:
+    """Time of each phase per utterance, one panel for each engine."""
+    everything = series_of(records)
+    figure, all_axes = start(places, "ms per utterance", len(everything))
+    for axes, one in zip(all_axes, everything):
+        for colour, (phase, marker) in zip(COLOURS, PHASES.items()):
+            x, y = one.over(
+                places,
+                lambda r, phase=phase: (
+                    1000 * r["offline"]["phase_seconds"][phase] / r["offline"]["utterances"]
+                ),
+            )
+            shown = y > 0  # the axis is logarithmic
+            axes.plot(x[shown], y[shown], color=colour, marker=marker, label=phase)
+        logarithmic(axes)
+        axes.set_title(one.name, fontsize=9)
+    legend(figure, all_axes[0])
+    return figure
+
+
+def wer(records: list[dict], places: list[int], published: dict) -> Figure:
+    """WER with its 95 % interval per engine and batch size."""
+    figure, (axes,) = start(places, "WER, %")
+    everything = series_of([r for r in records if is_scored(r)])
+    for number, one in enumerate(everything):
+        x, y = one.over(places, lambda r: r["accuracy"]["wer"]["percent"])
+        low, high = (
+            one.over(places, lambda r, k=k: r["accuracy"]["wer"][k])[1] for k in ("low", "high")
+        )
+        shift = (number - (len(everything) - 1) / 2) * 0.6 / len(everything)
+        bars = np.maximum(0, [y - low, high - y])
+        axes.errorbar(x + shift, y, bars, fmt="o", color=one.colour, capsize=3, label=one.name)
+    for name, table in published.items():
+        known = {s: r.get("published_wer", np.nan) for s, r in table.items() if s in places}
+        known = {size: value for size, value in known.items() if not np.isnan(value)}
+        if known:
+            x = [places.index(size) for size in known]
+            axes.plot(x, list(known.values()), "x", color=PUBLISHED, label=f"published, {name}")
+    axes.set_ylim(bottom=0)
+    legend(figure, axes)
+    return figure
+
+
+def padding(records: list[dict], places: list[int], published: dict) -> Figure:
+    """Share of the input that is padding or fill-up, for both kinds of padding."""
+    figure, (axes,) = start(places, "padding, % of the input")
+    seen: dict[str, list[dict]] = {}
+    for found in records:
+        seen.setdefault(found["dataset"], []).append(found)
+    for number, (dataset, rows) in enumerate(seen.items()):
+        one = Series(dataset, number, list({r["batch_size"]: r for r in rows}.values()))
+        for kind, line in (("longest", "o-"), ("batch", "s--")):
+            x, y = one.over(places, lambda r, k=kind: 100 * r["offline"]["padding_shares"][k])
+            name = f"to the longest of the {'set' if kind == 'longest' else 'batch'}"
+            label = f"{dataset}: {name}" if len(seen) > 1 else name
+            axes.plot(x, y, line, color=one.colour, label=label)
+    axes.set_ylim(0, 100)
+    legend(figure, axes)
+    return figure
+
+
+FIGURES = {f.__name__: f for f in (throughput, rtfx, wer, latency, phases, padding)}
+
+
+def draw(name: str, records: list[dict], published: dict) -> Figure:
+    """A figure by its name in FIGURES. `published` is as `published.read` gives it."""
+    places = sorted({r["batch_size"] for r in records})
+    shown = {k: v for k, v in published.items() if k in {r["dataset"] for r in records}}
+    with matplotlib.rc_context(STYLE):
+        return FIGURES[name](records, places, shown)
+
+
+def main(
+    records: list[Input],
+    published: dict[str, Input],
+    figures: list[Output],
+) -> None:
+    """Command line.
+
+    records: the rows' records (JSON)
+    published: tables of published figures, by dataset (TSV)
+    figures: figures to write, throughput.svg, wer.svg and so on (SVG)
+    """
+    rows = [read_record(path) for path in records]
+    known, _ = published_figures.read(published)
+    for path in figures:
+        figure = draw(path.stem, rows, known)
+        with replacing(path) as temporary:
+            save(figure, temporary)
+    log.info("%d figures of %d rows", len(figures), len(rows))
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,264 @@
+"""Write the report: one HTML page with the table, the figures and every error, to be read offline.
+
+Top is the table with its verdicts, then the figures, accuracy in parts, agreement with the eager
+reference, engines compared, confusions, and the misrecognised utterances, to be searched, sorted
+and filtered. Those with most errors can be heard and seen (spectrogram, posteriors, alignment), as
+many as the page's size allows. Text from data is escaped by the template, whatever it holds, and
+the page's own policy forbids it to load or run anything that is not in it.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import itertools
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import jinja2
+import markupsafe
+import numpy as np
+import pandas as pd
+import soundfile
+
+from deepspeech2 import cli, files
+from deepspeech2.cli import Cores, Input, Output, UserError, log
+from deepspeech2.corpus import manifest
+from deepspeech2.corpus.manifest import Sample
+from deepspeech2.features.batches import FeatureSet
+from deepspeech2.features.spectrogram import Spectrogram
+from deepspeech2.model import posteriors as posteriors_file
+from deepspeech2.report import listing, media, summary
+from deepspeech2.report import published as published_figures
+from deepspeech2.report.figures import FIGURES
+from deepspeech2.report.rows import Row, groups, where
+from deepspeech2.report.style import INK
+
+MEDIA_BYTES = 4 << 20  # of all sounds and pictures, before base64 makes them a third larger
+MAX_HEARD = 100  # utterances with sound and picture
+LIST_BYTES = 3 << 20  # of the list of errors, about
+CARD_BYTES, WORD_BYTES = 900, 130  # of an error in the list, and of each of its words
+MAX_CONFUSIONS = 25  # of each kind
+BATCH = 16  # utterances that are drawn before the size is looked at again
+
+
+class Job(NamedTuple):
+    """What it takes to make an utterance's sound and picture."""
+
+    sample: Sample
+    features: FeatureSet
+    place: int
+    posteriors: np.ndarray  # (T', classes) float32
+
+
+def make_media(job: Job) -> tuple[bytes, bytes]:
+    """Sound (MP3) and picture (WebP) of one utterance."""
+    frames = job.features.utterances[job.place]["frames"]
+    drawn = job.features.load(job.place)[:, :frames]
+    sample = job.sample
+    path = sample.utterance.audio
+    if sample.audio_sha256:
+        files.require_unaltered(path, sample.audio_sha256, sample.index)
+    try:
+        sound = media.sound(path)
+    except soundfile.SoundFileError as error:
+        raise UserError(f"{path}: cannot be read as audio ({error})") from None
+    description = job.features.description
+    settings = Spectrogram(**description["spectrogram"])
+    return sound, media.picture(drawn, job.posteriors, description["labels"], settings)
+
+
+def jobs(errors: Sequence[dict], manifests: Mapping[str, Path]) -> list[Job]:
+    """What to make for some errors, in their order."""
+    samples = {
+        name: {s.utterance.id: s for s in manifest.read(path)} for name, path in manifests.items()
+    }
+    wanted: dict[Path, set[str]] = {}
+    for error in errors:
+        wanted.setdefault(error["rows"][0].folder, set()).add(error["utterance"])
+    posteriors = {
+        folder: {n: p for n, p in posteriors_file.read(*_posteriors(folder)) if n in names}
+        for folder, names in wanted.items()
+    }
+    sets: dict[tuple, FeatureSet] = {}
+    made = []
+    for error in errors:
+        row, name = error["rows"][0], error["utterance"]
+        features = sets.setdefault(row.features, None) or FeatureSet(*row.features)
+        sets[row.features] = features
+        sample = samples[error["dataset"]][name]
+        made.append(Job(sample, features, error["place"], posteriors[row.folder][name]))
+    return made
+
+
+def _posteriors(folder: Path) -> tuple[Path, Path]:
+    return folder / "posteriors.bin", folder / "posteriors.json"
+
+
+def add_media(errors: Sequence[dict], manifests: Mapping[str, Path], processes: int) -> int:
+    """Give the first errors sound and picture, as many as MEDIA_BYTES allow; returns how many."""
+    chosen = errors[:MAX_HEARD]
+    waiting = jobs(chosen, manifests)
+    used = done = 0
+    with ProcessPoolExecutor(processes) as pool:
+        for start in cli.progress(range(0, len(chosen), BATCH), None, "report", "utterances"):
+            for sound, picture in pool.map(make_media, waiting[start : start + BATCH]):
+                used += len(sound) + len(picture)
+                if used > MEDIA_BYTES:
+                    return done
+                chosen[done]["sound"] = media.data_uri("audio/mpeg", sound)
+                chosen[done]["picture"] = media.data_uri("image/webp", picture)
+                done += 1
+    return done
+
+
+def inline_svg(path: Path) -> markupsafe.Markup:
+    """A figure of our own making as part of the page, in the page's own text colour."""
+    text = path.read_text(encoding="utf-8")
+    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.S)
+    # Their names must differ where several figures stand in one page.
+    for name in sorted(set(re.findall(r' id="([^"]+)"', text)), key=len, reverse=True):
+        new = f"{path.stem}-{name}"
+        for old in (f'id="{name}"', f'"#{name}"', f"(#{name})"):
+            text = text.replace(old, old.replace(name, new))
+    return markupsafe.Markup(text.replace(INK, "currentColor"))
+
+
+def split(shown: pd.DataFrame) -> dict:
+    """The table without the names that are the same in every row, and those as its caption."""
+    same = [name for name in ("dataset", "model", "engine") if shown[name].nunique() == 1]
+    caption = ", ".join(f"{name} {shown[name].iloc[0]}" for name in same)
+    return {"shown": shown.drop(columns=same), "caption": caption}
+
+
+def sections(rows: Sequence[Row]) -> Iterator[dict]:
+    """Accuracy in parts and confusions of each set of rows with the same transcripts."""
+    for group in groups(rows):
+        accuracy = group[0].record["accuracy"]
+        yield {
+            "title": f"{group[0].dataset}, {group[0].model}, {where(group)}",
+            "coverage": accuracy["coverage"],
+            "parts": {
+                kind: list(map(listing.flat, found))
+                for kind, found in {
+                    "all": [{"name": "all", **accuracy}],
+                    **accuracy["parts"],
+                }.items()
+                if found
+            },
+            "confusions": {k: v[:MAX_CONFUSIONS] for k, v in accuracy["confusions"].items()},
+        }
+
+
+def measured(row: Row) -> dict:
+    """How a row was measured: phases in ms per utterance, shares in percent, sizes in MB."""
+    timing = row.record["offline"]
+    phases = timing["phase_seconds"].items()
+    return {
+        "row": f"{row.dataset} {row.model} {row.engine} at {row.batch_size}",
+        **{f"{k} ms": f"{1000 * v / timing['utterances']:.3f}" for k, v in phases},
+        **{
+            f"{name} %": f"{100 * timing[key]:.1f}"
+            for name, key in (
+                ("spread", "spread"),
+                ("load before", "load_before"),
+                ("other load", "other_load"),
+                ("padding", "padding_share"),
+            )
+        },
+        "compile s": f"{timing['compile_seconds']:.1f}",
+        **{
+            f"{name} MB": "" if timing[key] is None else f"{timing[key] / 1e6:.0f}"
+            for name, key in (
+                ("artefact", "artefact_bytes"),
+                ("peak memory", "peak_memory_bytes"),
+                ("peak device memory", "peak_device_memory_bytes"),
+            )
+        },
+    }
+
+
+def page(template: Path, **content) -> str:
+    """The page, with a policy that lets only its own script run and nothing be loaded."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(template.parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    script = (template.parent / "report.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    return environment.get_template(template.name).render(
+        script=markupsafe.Markup(script),
+        script_hash=digest,
+        style=markupsafe.Markup((template.parent / "report.css").read_text(encoding="utf-8")),
+        **content,
+    )
+
+
+def main(
+    records: list[Input],
+    published: dict[str, Input],
+    manifests: dict[str, Input],
+    figures: list[Input],
+    template: Input,
+    report: Output,
+    processes: Cores = 1,
+) -> None:
+    """Command line.
+
+    records: the rows' records (JSON)
+    published: tables of published figures, by dataset (TSV)
+    manifests: the datasets' manifests, for the audio (JSON)
+    figures: the figures (SVG)
+    template: the page's template (Jinja), with its style and script beside it
+    report: page to write (HTML)
+    processes: processes that draw
+    """
+    rows = [Row(path) for path in records]
+    known, remarks = published_figures.read(published)
+    frame = summary.summarise([row.record for row in rows], known)
+    errors = listing.errors(rows)
+    heard = add_media(errors, manifests, processes)
+    sizes = itertools.accumulate(CARD_BYTES + WORD_BYTES * len(e["words"]) for e in errors)
+    listed = [error for error, size in zip(errors, sizes) if size <= LIST_BYTES]
+    for error in listed:
+        error["set"] = f"{error['dataset']} {error['model']}"
+    texts = {
+        "rows": frame.to_dict("records"),
+        **split(summary.shown(frame)),
+        "notes": summary.notes(frame, remarks),
+        "figures": {path.stem: (inline_svg(path), FIGURES[path.stem].__doc__) for path in figures},
+        "sections": list(sections(rows)),
+        "agreement": listing.agreement(rows),
+        "differing": [
+            {"row": row.name, **entry}
+            for row in rows
+            for entry in row.record["agreement"]["first_differing"]
+        ],
+        "engines": listing.engines(rows),
+        "measured": [measured(row) for row in rows],
+        "errors": [{"sound": None, **error} for error in listed],
+        "counts": {"all": len(errors), "listed": len(listed), "heard": heard},
+        "where": where,
+        "records": {
+            row.name: json.dumps(
+                {k: row.record[k] for k in ("configuration", "environment", "hashes")},
+                indent=1,
+                ensure_ascii=False,
+            )
+            for row in rows
+        },
+    }
+    with files.replacing(report) as temporary:
+        temporary.write_text(page(template, **texts), encoding="utf-8")
+    log.info("%d errors, %d of them to be heard", len(errors), heard)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,85 @@
+"""Put everything about a row of the table into one record: configuration, environment, results.
+
+The record alone says what was run, on what, with which code and data, and what came out. Table,
+report and comparisons read records and nothing else of a row but its transcripts.
+"""
+
+from __future__ import annotations
+
+import re
+
+from deepspeech2 import cli
+from deepspeech2.cli import Input, Output, Settings, UserError, log
+from deepspeech2.files import read_json, write_json
+from deepspeech2.report import FORMAT
+
+# What of a timing file is not a figure but belongs elsewhere in the record.
+ABOUT = (
+    "engine environment versions settings checkpoint checkpoint_sha256 parameters manifest "
+    "dataset_sha256 code_sha256 batch_size"
+).split()
+
+
+def main(
+    score: Input,
+    agreement: Input,
+    timing: Input,
+    posteriors_index: Input,
+    single_stream: Input,
+    row: str,
+    configuration: Settings,
+    record: Output,
+) -> None:
+    """Command line.
+
+    score: the row's accuracy (JSON)
+    agreement: its agreement with the eager reference (JSON)
+    timing: its speed (JSON)
+    posteriors_index: index of its posteriors (JSON)
+    single_stream: its engine's speed with one utterance at a time (JSON)
+    row: dataset/model/engine/bs<batch size>
+    configuration: what was configured (JSON)
+    record: record to write (JSON)
+    """
+    named = re.fullmatch(r"([^/]+)/([^/]+)/([^/]+)/bs([1-9][0-9]*)", row)
+    if not named:
+        raise UserError(f"--row {row}: not dataset/model/engine/bs<batch size>")
+    dataset, model, engine, batch_size = named.groups()
+    accuracy, offline, stream = (read_json(path) for path in (score, timing, single_stream))
+    run = read_json(posteriors_index)["run"]
+    content = {
+        "format": FORMAT,
+        "row": row,
+        "dataset": dataset,
+        "model": model,
+        "engine": engine,
+        "batch_size": int(batch_size),
+        "configuration": {**configuration, "engine": offline["engine"]},
+        "environment": {**offline["environment"], "versions": offline["versions"]},
+        "accuracy_environment": {key: run[key] for key in ("threads", "versions")},
+        "hashes": {
+            "checkpoint": offline["checkpoint_sha256"],
+            "dataset": offline["dataset_sha256"],
+            "features": run["features_sha256"],
+            "transcripts": accuracy["transcripts_sha256"],
+            "timing_code": offline["code_sha256"],
+            "accuracy_code": run["code_sha256"],
+        },
+        "checkpoint": offline["checkpoint"],
+        "parameters": offline["parameters"],
+        "manifest": offline["manifest"],
+        "accuracy": accuracy,
+        "agreement": read_json(agreement),
+        "offline": {key: value for key, value in offline.items() if key not in ABOUT},
+        "single_stream": {
+            # Measured once for all batch sizes, so maybe with other threads or versions than this.
+            "environment": {**stream["environment"], "versions": stream["versions"]},
+            **{key: value for key, value in stream.items() if key not in ABOUT},
+        },
+    }
+    write_json(record, content)
+    log.info("%s", row)
+
+
+if __name__ == "__main__":
+    cli.run(main)

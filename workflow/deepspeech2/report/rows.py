@@ -1,0 +1,88 @@
+"""Rows of the results: a row's record and, read when they are asked for, its transcripts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from deepspeech2.cli import UserError
+from deepspeech2.files import read_json, require_unaltered
+from deepspeech2.report import FORMAT
+from deepspeech2.scoring import transcripts as transcripts_file
+
+
+def read_record(path: str | Path) -> dict:
+    """A record. Raises `UserError` if it is missing, or of another row or version."""
+    path = Path(path)
+    record = read_json(path)
+    folder = "/".join(path.absolute().parent.parts[-4:])
+    known = record if isinstance(record, dict) else {}
+    if (known.get("format"), known.get("row")) != (FORMAT, folder):
+        raise UserError(
+            f"{path}: not the record of {folder} that this version writes; run it again"
+        )
+    return record
+
+
+def is_scored(record: dict) -> bool:
+    """Whether the accuracy in a record means anything: not with random weights."""
+    model = record["configuration"].get("model")
+    return not (isinstance(model, dict) and model.get("random"))
+
+
+class Row:
+    """A row of the results, by the path of its record: dataset/model/engine/bs<n>/record.json."""
+
+    def __init__(self, path: str | Path):
+        self.path, self.folder = Path(path), Path(path).parent
+        self.record = read_record(path)
+        self.name: str = self.record["row"]
+        self.dataset, self.model, self.engine, _ = self.name.split("/")
+        self.batch_size: int = self.record["batch_size"]
+
+    @property
+    def key(self) -> dict:
+        """What tells it from other rows, by column."""
+        return {key: self.record[key] for key in ("dataset", "model", "engine", "batch_size")}
+
+    @property
+    def features(self) -> tuple[Path, Path]:
+        """The folder of its features, and their index."""
+        base = self.folder.parents[1]
+        return base / "features", base / "features.json"
+
+    def is_scored(self) -> bool:
+        """Whether its accuracy means anything."""
+        return is_scored(self.record)
+
+    def transcripts(self) -> dict[str, dict]:
+        """Transcripts by utterance id, as they were scored."""
+        path = self.folder / "transcripts.jsonl"
+        require_unaltered(path, self.record["hashes"]["transcripts"], self.path)
+        return transcripts_file.read(path)
+
+    def alignments(self) -> dict[str, dict]:
+        """Alignments by utterance id."""
+        path = self.folder / "alignments.jsonl"
+        expected = self.record["accuracy"]["alignments_sha256"]
+        require_unaltered(path, expected, self.folder / "score.json")
+        text = path.read_text(encoding="utf-8")
+        return {line["id"]: line for line in map(json.loads, text.rstrip("\n").split("\n"))}
+
+
+def groups(rows: Sequence[Row]) -> list[list[Row]]:
+    """Rows of the same dataset and model that have the same transcripts, if these mean anything."""
+    found: dict[tuple, list[Row]] = {}
+    for row in filter(Row.is_scored, rows):
+        key = (row.dataset, row.model, row.record["hashes"]["transcripts"])
+        found.setdefault(key, []).append(row)
+    return list(found.values())
+
+
+def where(rows: Iterable[Row]) -> str:
+    """Rows in short: engines with their batch sizes."""
+    sizes: dict[str, list[str]] = {}
+    for row in rows:
+        sizes.setdefault(row.engine, []).append(str(row.batch_size))
+    return "; ".join(f"{engine} at {', '.join(found)}" for engine, found in sizes.items())

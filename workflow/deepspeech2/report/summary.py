@@ -1,0 +1,210 @@
+"""The table of a selection's rows: its columns, its text for readers, and the notes under it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+import pandas as pd
+
+from deepspeech2.engines import BACKENDS, backend_class
+from deepspeech2.report.columns import Column, as_text, for_readers, frame
+from deepspeech2.report.published import Published
+from deepspeech2.report.rows import is_scored
+
+RANDOM = "random weights: no accuracy"
+
+
+def _unseen(row: dict) -> dict:
+    parts = row["accuracy"]["parts"]["seen"]
+    return next((part for part in parts if part["name"] == "unseen"), {})
+
+
+def _pairs(items: dict, sign: str) -> str:
+    return " ".join(f"{key}{sign}{value}" for key, value in items.items())
+
+
+def _latency(kind: str, name: str, label: str = "") -> Column:
+    """A column of batch latency, or of single latency, which is of the whole way to posteriors."""
+    source, prefix = {
+        "batch": ("offline.latency_ms", "latency"),
+        "single": ("single_stream.end_to_end_latency_ms", "stream"),
+    }[kind]
+    return Column(f"{prefix}_{name}_ms", f"{source}.{name}", 2, label, 1)
+
+
+COLUMNS = (
+    Column("dataset", label="dataset"),
+    Column("model", label="model"),
+    Column("engine", label="engine"),
+    Column("batch_size", label="batch size"),
+    Column("verdict", "offline.verdict", label="verdict"),
+    Column("utterances_per_s", "offline.utterances_per_s", 3, "utterances/s", 2),
+    Column(
+        "published_utterances_per_s", "published.published_utterances_per_s",
+        label="published torch_aie utterances/s",
+    ),
+    Column(
+        "published_acl_utterances_per_s", "published.published_acl_utterances_per_s",
+        label="published ACL utterances/s",
+    ),
+    Column("rtfx", "offline.rtfx", 3, "RTFx", 1),
+    Column("wer", "accuracy.wer.percent", 3, "WER %", is_accuracy=True),
+    Column("interval", label="WER 95 %", joins="{wer_low} to {wer_high}"),
+    Column("published_wer", "published.published_wer", 3, "published WER %"),
+    Column("cer", "accuracy.cer.percent", 3, "CER %", is_accuracy=True),
+    Column("published_cer", "published.published_cer", 3, "published CER %"),
+    Column("errors", label="S/D/I", joins="{substitutions}/{deletions}/{insertions}"),
+    Column("identical", label="as eager", joins="{identical_transcripts}/{utterances}"),
+    _latency("batch", "p50", "batch p50 ms"),
+    _latency("batch", "p90", "batch p90 ms"),
+    _latency("batch", "p99", "batch p99 ms"),
+    _latency("single", "p50", "single p50 ms"),
+    _latency("single", "p90", "single p90 ms"),
+    _latency("single", "p99", "single p99 ms"),
+    Column("note", lambda row: None if is_scored(row) else RANDOM, label="note"),
+    # For programs, and for the notes.
+    Column("utterances", "accuracy.utterances"),
+    Column("scored", "accuracy.coverage.scored"),
+    Column("of", "accuracy.coverage.of"),
+    Column("empty", "accuracy.coverage.empty", is_accuracy=True),
+    Column("substitutions", "accuracy.wer.substitutions", is_accuracy=True),
+    Column("deletions", "accuracy.wer.deletions", is_accuracy=True),
+    Column("insertions", "accuracy.wer.insertions", is_accuracy=True),
+    Column("wer_low", "accuracy.wer.low", 3, shown=2, is_accuracy=True),
+    Column("wer_high", "accuracy.wer.high", 3, shown=2, is_accuracy=True),
+    Column("cer_low", "accuracy.cer.low", 3, is_accuracy=True),
+    Column("cer_high", "accuracy.cer.high", 3, is_accuracy=True),
+    Column("ser", "accuracy.ser.percent", 3, is_accuracy=True),
+    Column("wer_unseen", lambda r: _unseen(r).get("wer", {}).get("percent"), 3, is_accuracy=True),
+    Column("unseen_utterances", lambda r: _unseen(r).get("utterances"), is_accuracy=True),
+    Column("identical_transcripts", "agreement.identical_transcripts"),
+    Column("largest_posterior_difference", "agreement.largest_posterior_difference"),
+    Column("reasons", "offline.reasons"),
+    Column("disturbed", "offline.disturbed"),
+    Column("end_to_end_utterances_per_s", "offline.end_to_end_utterances_per_s", 3),
+    _latency("batch", "mean"),
+    _latency("batch", "std"),
+    _latency("batch", "p95"),
+    Column("spread", "offline.spread", 3),
+    Column("batches", "offline.batches"),
+    Column("seconds", "offline.seconds", 3),
+    *(
+        Column(f"{phase}_seconds", f"offline.phase_seconds.{phase}")
+        for phase in ("assemble", "upload", "forward", "download")
+    ),
+    Column("padding_share", "offline.padding_share", 3),
+    Column("padding_share_longest", "offline.padding_shares.longest", 3),
+    Column("padding_share_batch", "offline.padding_shares.batch", 3),
+    Column("fill_up_rows", "offline.fill_up_rows"),
+    Column("threads", "environment.threads"),
+    Column("load_before", "offline.load_before", 3),
+    Column("other_load", "offline.other_load", 3),
+    Column("governor", "offline.governor"),
+    Column("compile_seconds", "offline.compile_seconds", 3),
+    Column("artefact_bytes", "offline.artefact_bytes"),
+    Column("peak_memory_bytes", "offline.peak_memory_bytes"),
+    Column("peak_device_memory_bytes", "offline.peak_device_memory_bytes"),
+    Column("left_to_torch", lambda r: " ".join(
+        r["offline"]["compile_notes"].get("left_to_torch") or []
+    )),
+    _latency("single", "mean"),
+    _latency("single", "p95"),
+    Column("stream_verdict", "single_stream.verdict"),
+    Column("stream_reasons", "single_stream.reasons"),
+    Column("stream_disturbed", "single_stream.disturbed"),
+    Column("stream_threads", "single_stream.environment.threads"),
+    Column("stream_cpu", "single_stream.environment.cpu"),
+    Column("engine_settings", lambda r: _pairs(r["configuration"]["engine"], "=")),
+    Column("cpu", "environment.cpu"),
+    Column("versions", lambda r: _pairs(r["environment"]["versions"], " ")),
+    Column("git_revision", "environment.git_revision"),
+    Column("checkpoint"),
+    Column("parameters"),
+    Column("checkpoint_sha256", "hashes.checkpoint"),
+    Column("manifest"),
+    Column("dataset_sha256", "hashes.dataset"),
+)  # fmt: skip
+
+
+def summarise(records: Sequence[dict], published: Published) -> pd.DataFrame:
+    """The table of records, with published figures beside ours, whatever the engine."""
+    table = frame(COLUMNS, [
+        {**r, "published": published.get(r["dataset"], {}).get(r["batch_size"], {})}
+        for r in records
+    ])  # fmt: skip
+    random = [not is_scored(record) for record in records]
+    table.loc[random, [c.name for c in COLUMNS if c.is_accuracy]] = None
+    return table
+
+
+def shown(rows: pd.DataFrame) -> pd.DataFrame:
+    """The table for readers."""
+    text = as_text(COLUMNS, rows, readers=True)
+    if rows["threads"].nunique() > 1:
+        text["verdict"] += " (" + text["threads"] + " threads)"
+    return for_readers(COLUMNS, text)
+
+
+def notes(rows: pd.DataFrame, remarks: Iterable[str]) -> list[str]:
+    """Lines under the table: models, machine, and what the verdicts mean."""
+    rows = rows.assign(
+        **{
+            name: rows[name].map("; ".join)
+            for name in ("reasons", "disturbed", "stream_reasons", "stream_disturbed")
+        }
+    )
+    models = rows[["model", "checkpoint", "parameters", "checkpoint_sha256"]].drop_duplicates()
+    lines = [
+        f"Model {m.model}: {m.checkpoint}, {m.parameters / 1e6:.1f} million parameters, "
+        f"SHA-256 {m.checkpoint_sha256[:12]}."
+        for m in models.itertuples()
+    ]
+    for cpu, threads, versions, governor in sorted(
+        {(r.cpu, r.threads, r.versions, r.governor or "") for r in rows.itertuples()}
+    ):
+        clock = f", frequency governor {governor}" if governor else ""
+        lines.append(f"Measured on {cpu} with {threads} threads{clock}; {versions}.")
+    if (rows["verdict"] == "QUICK").any():
+        lines.append("QUICK: timed with reduced settings; the speed is a rough figure.")
+    disturbed = (rows["verdict"] == "QUICK") & rows["disturbed"].astype(bool)
+    for row in rows[(rows["verdict"] == "INVALID") | disturbed].itertuples():
+        where = f"{row.dataset}/{row.model}/{row.engine} at batch size {row.batch_size}"
+        lines.append(f"{row.verdict}: {where}: {row.reasons}.")
+    disturbed = (rows["stream_verdict"] == "QUICK") & rows["stream_disturbed"].astype(bool)
+    streams = rows[(rows["stream_verdict"] == "INVALID") | disturbed]
+    for row in streams.drop_duplicates(["dataset", "model", "engine"]).itertuples():
+        where = f"{row.dataset}/{row.model}/{row.engine}, one utterance at a time"
+        lines.append(f"{row.stream_verdict}: {where}: {row.stream_reasons}.")
+    if (rows["verdict"] == "FAKE").any():
+        lines.append("FAKE: computed by a stand-in for a device; no figure of these rows is real.")
+    for engine, settings in rows[["engine", "engine_settings"]].drop_duplicates().to_numpy():
+        found = re.match(r"backend=(\S+) device=([a-z]+)", settings or "")
+        backend, device = found.groups() if found else ("", "")
+        if backend in BACKENDS and device not in backend_class(backend).proven:
+            lines.append(
+                f"Engine {engine}: its backend {backend} has never run on real hardware of this "
+                f"kind (device {device}); its authors had none."
+            )
+    for row in rows[rows["left_to_torch"].astype(bool)].itertuples():
+        where = f"{row.dataset}/{row.model}/{row.engine} at batch size {row.batch_size}"
+        lines.append(f"Left to torch by the compiler of {where}: {row.left_to_torch}.")
+    others = (rows["stream_threads"] != rows["threads"]) | (rows["stream_cpu"] != rows["cpu"])
+    for row in rows[others].drop_duplicates(["dataset", "model", "engine"]).itertuples():
+        lines.append(
+            f"Single latency of {row.dataset}/{row.model}/{row.engine}: measured on "
+            f"{row.stream_cpu} with {row.stream_threads} threads."
+        )
+    for dataset, part in rows[rows["note"].isna()].groupby("dataset", sort=False):
+        counts = part[["model", "engine", "scored", "of", "empty"]].drop_duplicates()
+        alike = len(counts[["scored", "of", "empty"]].drop_duplicates()) == 1
+        for row in counts[:1].itertuples() if alike else counts.itertuples():
+            where = dataset if alike else f"{dataset}/{row.model}/{row.engine}"
+            lines.append(f"{where}: scored {row.scored} of {row.of} utterances, empty {row.empty}.")
+    lines.append(
+        "Batch latency is of the forward pass of a batch; single latency is of one utterance at a "
+        "time, from its features to its posteriors. Accuracy is scored at every batch size; "
+        "'as eager' counts the transcripts that equal those of the plain float32 network, one "
+        "utterance at a time."
+    )
+    return [*lines, *filter(None, remarks)]

@@ -1,0 +1,1 @@
+"""From posteriors to transcripts, error rates, and agreement with the eager reference."""

@@ -1,0 +1,51 @@
+"""Transcripts: JSON lines with id, duration, reference and hypothesis; and texts of a training."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from deepspeech2.cli import UserError
+
+
+def read(path: str | Path) -> dict[str, dict]:
+    """Transcripts by utterance id, in the file's order."""
+    found: dict[str, dict] = {}
+    try:
+        lines = Path(path).read_text(encoding="utf-8").rstrip("\n").split("\n")
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such transcripts") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not UTF-8 text") from None
+    for number, line in enumerate(filter(None, lines), 1):
+        try:
+            entry = json.loads(line)
+            texts = {key: entry[key] for key in ("reference", "hypothesis")}
+            if not all(isinstance(text, str) for text in (entry["id"], *texts.values())):
+                raise TypeError
+        except (ValueError, KeyError, TypeError, RecursionError):
+            raise UserError(
+                f"{path}: line {number}: not a JSON object with id, reference and hypothesis"
+            ) from None
+        if entry["id"] in found:
+            raise UserError(f"{path}: line {number}: {entry['id']!r} appears twice")
+        found[entry["id"]] = texts
+    if not found:
+        raise UserError(f"{path}: holds no transcripts")
+    return found
+
+
+def read_training_texts(path: str | Path | None) -> set[str] | None:
+    """The texts that a model was trained on, from a file with one on each line."""
+    if path is None:
+        return None
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not UTF-8 text") from None
+    return {normal(line) for line in text.split("\n") if line.strip()}
+
+
+def normal(text: str) -> str:
+    """A text as it is compared with training texts: upper case, single spaces."""
+    return " ".join(text.upper().split())

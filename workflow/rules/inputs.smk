@@ -1,0 +1,120 @@
+# Where rules find what they read: functions of wildcards, and lists of a selection's files.
+
+
+def archive_of(wildcards):
+    """What `fetch_corpus` makes, where the corpus has no local source."""
+    path = DATASETS[wildcards.dataset].path
+    return [] if path else expand(rules.fetch_corpus.output, dataset=wildcards.dataset)
+
+
+@functools.cache
+def corpus_contents(dataset):
+    """A hash of the files that a corpus is made from, of local ones."""
+    entry = DATASETS[dataset]
+    if not entry.path:
+        return ""
+    try:
+        files = layouts.create(entry.layout, entry.path).files()
+    except (UserError, OSError, ValueError):
+        files = [entry.path]  # the stage says what is wrong with it
+    return FINGERPRINTS.of(files, Path(entry.path))
+
+
+def checkpoint_of(wildcards):
+    """A model's checkpoint: a local file, or what `fetch_checkpoint` or `random_weights` makes."""
+    path = MODELS[wildcards.model].checkpoint
+    if path and not is_address(path):
+        return local(path)
+    made = rules.fetch_checkpoint if path else rules.random_weights
+    return expand(made.output, model=wildcards.model)
+
+
+def checkpoint_contents(wildcards):
+    """A hash of a local checkpoint."""
+    path = MODELS[wildcards.model].checkpoint
+    return "" if path is None or is_address(path) else contents(path)
+
+
+def random_setting(key):
+    """A setting of the wildcard's random weights."""
+    return lambda wildcards: MODELS[wildcards.model].random.model_dump()[key]
+
+
+def manifest_of(wildcards):
+    """The manifest of the split that a dataset runs on."""
+    split = DATASETS[wildcards.dataset].split
+    return expand(rules.manifest.output, dataset=wildcards.dataset, split=split)
+
+
+def export_of(name):
+    """The export that an engine starts from, and its index, as outputs with wildcards."""
+    if engine(name).export == "model":
+        return rules.convert.output.weights, rules.convert.output.model
+    made = rules.export if ENGINES[name].python is None else rules.export_of_engine
+    return made.output.torchscript, made.output.index
+
+
+def export_file(number):
+    """The export that the wildcard's engine starts from (0), or its index (1)."""
+    return lambda wildcards: expand(
+        export_of(wildcards.engine)[number],
+        model=wildcards.model,
+        engine=wildcards.engine,
+        form=ENGINES[wildcards.engine].form,
+    )
+
+
+def of_rows(*outputs):
+    """Files of every row of the selection."""
+    return [path for output in outputs for path in expand(output, **ROWS)]
+
+
+def baseline_files():
+    """The baseline's records and transcripts of the selection's datasets, models and engines."""
+    if CONFIG.baseline is None:
+        return []
+    return [
+        str(path)
+        for folder in expand("{dataset}/{model}/{engine}", **SELECTION)
+        for name in ("record.json", "transcripts.jsonl")
+        for path in sorted(Path(CONFIG.baseline, folder).glob(f"bs*/{name}"))
+        if re.fullmatch("bs[1-9][0-9]*", path.parent.name)
+    ]
+
+
+def training_settings():
+    """How to train, as the stage takes it (JSON)."""
+    settings = TRAIN.model_dump(exclude={"name", "datasets", "dev", "device", "start"})
+    settings["shares"] = {name: TRAIN.shares.get(name, 1.0) for name in TRAIN.datasets}
+    settings["architecture"] = TRAIN.architecture.fields()
+    return json.dumps(settings, sort_keys=True)
+
+
+def manifests_of(datasets, split):
+    """The manifests of a part of some datasets."""
+    return [
+        path
+        for name in datasets
+        for path in expand(rules.manifest.output, dataset=name, split=split)
+    ]
+
+
+def start_file(output):
+    """A file of the model that the training starts from, if there is one."""
+    return expand(output, model=TRAIN.start) if START else []
+
+
+def splits(dataset):
+    """The splits of a dataset that get a manifest: its own parts, and the one that it runs on."""
+    entry = DATASETS[dataset]
+    return list(dict.fromkeys([*layouts.parts(entry.layout), entry.split]))
+
+
+def exports():
+    """What the selected engines start from."""
+    return [
+        path
+        for name in RUN.engines
+        for output in export_of(name)
+        for path in expand(output, model=RUN.models, engine=name, form=ENGINES[name].form)
+    ]

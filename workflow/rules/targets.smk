@@ -1,0 +1,36 @@
+# What to ask for by name, besides `all` of workflow/Snakefile.
+
+
+# The corpora with their manifests, ready for other tools.
+rule datasets:
+    input:
+        [expand(rules.manifest.output, dataset=name, split=splits(name)) for name in RUN.datasets],
+
+
+# Features in ModelZoo's layout.
+rule features:
+    input:
+        expand(rules.preprocess.output, **SELECTION),
+
+
+# What the guide's postprocess takes: dumpout as --out_path, features as --info_path.
+rule dumpout:
+    input:
+        of_rows(rules.dumpout_of.output.dumpout),
+        expand(rules.preprocess.output, **SELECTION),
+
+
+# A checkpoint of one's own, as config.yaml's `train` says (config/train.yaml: the embedded model).
+rule train:
+    input:
+        rules.learn.output,
+        rules.curves.output,
+
+
+# What benchmarks/bench.py starts from: features, exports and the eager network's transcripts.
+rule bench:
+    input:
+        expand(rules.preprocess.output, **SELECTION),
+        expand(rules.convert.output, **SELECTION),
+        expand(rules.export.output, **SELECTION, form=["static", "packed"]),
+        expand(rules.decode_eager.output, **SELECTION),

@@ -44,9 +44,15 @@ def copy_project(target: Path) -> Path:
 
 
 # What takes minutes comes first, or one worker ends with it while the others have nothing to do.
-SLOW = ("test_parity", "test_staleness", "test_workflow", "test_report", "test_training")
+SLOW = (
+    *("test_staleness", "test_parity", "test_workflow", "test_contributing", "test_report"),
+    *("test_ascend_workflow", "test_native", "test_training", "test_baseline", "test_ascend"),
+)
 # Files whose tests share nothing: any worker takes any of them. The others stay whole.
-SPREAD = ("test_workflow", "test_training", "test_files", "test_compare")
+SPREAD = (
+    *("test_workflow", "test_training", "test_compare", "test_cli", "test_network", "test_config"),
+    *("test_ascend", "test_export"),
+)
 
 
 # First: pytest-xdist reads the marks in the same hook.

@@ -105,7 +105,9 @@ def test_rules_type_no_flag_and_no_path_twice():
     for name, text in RULES.items():
         code = "\n".join(line.partition("# ")[0] for line in text.splitlines())
         assert not re.search(r'"[^"]*--\w', code) or name == "common", name
-        for rule, body in re.findall(r"(?m)^(?:use rule \w+ as|rule) (\w+).*:\n((?:    .*\n|\n)+)", code):
+        for rule, body in re.findall(
+            r"(?m)^(?:use rule \w+ as|rule) (\w+).*:\n((?:    .*\n|\n)+)", code
+        ):
             made = body.partition("output:")[2].partition("log:")[0]
             for path in re.findall(r'"(results/[^"]+)"', made):
                 assert outputs.setdefault(path, rule) == rule

@@ -138,7 +138,7 @@ def test_it_computes_the_same_for_older_cpus(tmp_path):
     environment = {**os.environ, **older, "NUMBA_CACHE_DIR": str(tmp_path)}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0 and "33 passed" in done.stdout, done.stdout[-2000:]
-    code = "from deepspeech2.engines.native import vectors; print(vectors.HAS_VNNI, vectors.HAS_BF16)"
+    code = "from deepspeech2.engines.native import vectors as v; print(v.HAS_VNNI, v.HAS_BF16)"
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True
     )

@@ -156,7 +156,7 @@ def test_bf16_is_near_the_eager_network(tmp_path, architecture, form):
     session = open_session(
         write_model(tmp_path, architecture), tmp_path / "artefact", precision="bf16", form=form
     )
-    for size, frames in ((5, 120), (1, 33)):
+    for size, frames in ((4, 40), (1, 33)):  # few: without instructions for it, bfloat16 is slow
         x, lengths = batch(size, frames, architecture.bins, ordered=False)
         x, lengths = x.flip(0), lengths.flip(0)
         probabilities, out = run(session, x, lengths)

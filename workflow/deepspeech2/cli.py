@@ -72,7 +72,7 @@ def parser_of(main: Callable[..., None]) -> argparse.ArgumentParser:
     module = sys.modules[main.__module__]
     spec = getattr(module, "__spec__", None)
     parser = _Parser(
-        prog=f"python -m {spec.name if spec else main.__module__}",
+        prog=f"python -m {spec.name}" if spec else None,
         description=module.__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

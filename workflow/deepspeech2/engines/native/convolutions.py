@@ -4,28 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 
-from deepspeech2.engines.native import kernels
+from deepspeech2.engines.native import kernels, layout
 from deepspeech2.engines.native.kernels import inlined, jit, magnitude, store
-from deepspeech2.engines.native.layout import (
-    CHANNELS,
-    CONV_ROWS,
-    CONV_VECTORS,
-    GEOMETRY_1,
-    GEOMETRY_2,
-    SUMS,
-)
+from deepspeech2.engines.native.layout import CHANNELS, CONV_ROWS, CONV_STEP, CONV_VECTORS
 from deepspeech2.engines.native.vectors import affine
 
 BINS, FRAMES = 0, 1  # of the pairs of a Geometry
 
 
 @inlined
-def _convolve(
-    geometry, values, length, frames, layer, plane, sums, out, bins_out, to_bin, to_frame
-):
+def _convolve(geometry, x, length, frames, layer, plane, sums, out, bins_out, to_bin, to_frame):
     """One convolution of one utterance, batch-normalised and clipped.
 
-    values (bins, length * inputs or more) float32 are the input, `plane` is work space for it with
+    x (bins, length * inputs or more) float32 is the input, `plane` is work space for it with
     its padding; `to_bin` and `to_frame` are how far apart the channels of bins and frames are in
     `out`. Past the utterance's end there is silence, as the reference's masks have it; taps below
     the lowest bin or above the highest are left out. The type of `plane` (0 is stored as 0) decides
@@ -34,14 +25,14 @@ def _convolve(
     (bins, width), size = plane.shape, plane.itemsize
     used, move = length * geometry.inputs, geometry.stride[FRAMES] * geometry.inputs
     groups = (geometry.kernel[FRAMES] * geometry.inputs * size + 3) // 4
-    end = (frames - 1) * move + groups * 4 // size
+    end = ((frames + CONV_STEP - 1) // CONV_STEP * CONV_STEP - 1) * move + groups * 4 // size
     start = geometry.padding[FRAMES] * geometry.inputs
     extent, step = np.float32(0), np.float32(1)
     for h in range(bins):
-        extent = max(extent, magnitude(values[h, :used]))
+        extent = max(extent, magnitude(x[h, :used]))
     for h in range(bins):
         plane[h, :end] = 0
-        step = store(values[h, :used], plane[h, start : start + used], 0, extent)
+        step = store(x[h, :used], plane[h, start : start + used], 0, extent)
     offsets = np.arange(CONV_ROWS) * (move * size)
     for f in range(bins_out):
         lowest = f * geometry.stride[BINS] - geometry.padding[BINS]
@@ -71,15 +62,16 @@ def convolve(members, batch, first, second, plane_1, plane_2, between, output, s
     (frames, bins * CHANNELS) float32. `spent` is as for kernels.lap.
     """
     since = kernels.started(spent)
-    sums_1, sums_2 = np.empty(SUMS, first.zero.dtype), np.empty(SUMS, second.zero.dtype)
+    sums_1 = np.empty(layout.SUMS, first.zero.dtype)
+    sums_2 = np.empty(layout.SUMS, second.zero.dtype)
     for b in members:
         frames, start, values = batch.frames[b], batch.starts[b], batch.spectrograms[b, 0]
         _convolve(
-            GEOMETRY_1, values, batch.lengths[b], frames, first, plane_1, sums_1,
+            layout.GEOMETRY_1, values, batch.lengths[b], frames, first, plane_1, sums_1,
             between, len(between), between.shape[1], CHANNELS,
         )  # fmt: skip
         _convolve(
-            GEOMETRY_2, between, frames, frames, second, plane_2, sums_2,
+            layout.GEOMETRY_2, between, frames, frames, second, plane_2, sums_2,
             output, output.shape[1] // CHANNELS, CHANNELS, output.shape[1],
         )  # fmt: skip
         for t in range(frames):

@@ -121,12 +121,22 @@ def tile(typing, rows, width, like, out, a, offsets, weights, groups, segments, 
     fetching = not isinstance(upcoming, types.IntegerLiteral)
 
     def codegen(context, builder, signature, args):
-        counts = TILE_ROWS[width.literal_value]
-        for count in counts:
-            above = builder.icmp_signed(">", args[0], ir.Constant(I64, count - counts.step))
-            fits = builder.icmp_signed("<=", args[0], ir.Constant(I64, count))
-            with builder.if_then(builder.and_(above, fits)):
-                _multiply(builder, like.dtype, count, width.literal_value, fetching, args[3:])
+        def choose(counts):
+            """The least of the counts, which are in falling order, that is enough."""
+            if len(counts) == 1:
+                _multiply(builder, like.dtype, counts[0], width.literal_value, fetching, args[3:])
+                return
+            more = builder.icmp_signed(">", args[0], ir.Constant(I64, counts[1]))
+            with builder.if_else(more) as (then, otherwise):
+                with then:
+                    choose(counts[:1])
+                with otherwise:
+                    choose(counts[1:])
+
+        # With a stack of its own: vectors that do not fit in registers lie in one cache line each.
+        builder.function.attributes.add("noinline")
+        builder.function.attributes.alignstack = VECTOR
+        choose(TILE_ROWS[width.literal_value][::-1])
         return context.get_dummy_value()
 
     return types.void(types.intp, width, like, *[types.intp] * 7, upcoming), codegen

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -80,6 +81,19 @@ def read(path: str | Path) -> Audio:
             "0.0101 s); remove the utterance"
         )
     return Audio(samples, notes)
+
+
+def read_segments(
+    path: str | Path, segments: Sequence[tuple[float, float | None, int | None]]
+) -> Iterator[Audio]:
+    """The segments (start, end, channel) of a recording, in their order, decoded once.
+
+    Times are in seconds; an end of None is the recording's, a channel of None the mean of all.
+    """
+    if list(segments) == [(0.0, None, None)]:
+        yield read(path)
+        return
+    raise NotImplementedError  # issue 19, audio
 
 
 def length(path: str | Path) -> tuple[int, list[str]]:

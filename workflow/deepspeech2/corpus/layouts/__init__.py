@@ -10,7 +10,7 @@ import abc
 import importlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from deepspeech2.cli import UserError
 from deepspeech2.corpus import audio
@@ -26,6 +26,18 @@ LAYOUTS = {
 Keep = Callable[[str, audio.Audio], None]  # takes an utterance's id and sound
 
 
+class Rules(NamedTuple):
+    """What the user allows a layout, and tells it.
+
+    `skip` are the reasons under which files and rows may be left out, `allow_outside` lets paths
+    and links lead out of the corpus's folder, `columns` names the columns of a table.
+    """
+
+    skip: Sequence[str] = ()
+    allow_outside: bool = False
+    columns: dict[str, str] = {}  # noqa: RUF012  nothing changes it
+
+
 class Layout(abc.ABC):
     """A corpus at `source`: an archive, a folder, a table or a manifest.
 
@@ -35,8 +47,13 @@ class Layout(abc.ABC):
 
     parts: ClassVar[Sequence[str]] = ()
 
-    def __init__(self, source: Path):
-        self.source = source
+    def __init__(self, source: Path, rules: Rules = Rules()):  # noqa: B008  it is immutable
+        self.source, self.rules = source, rules
+        self.passed_over: dict[str, list[str]] = {}  # files and rows that are not used, by reason
+
+    def pass_over(self, reason: str, where: Any) -> None:
+        """Note that a file or row is not used; the corpus is refused unless the user allows it."""
+        self.passed_over.setdefault(reason, []).append(str(where))
 
     @abc.abstractmethod
     def read(self, keep: Keep) -> list[Utterance]:
@@ -63,8 +80,13 @@ class Recordings(Layout):
 
     def read(self, keep: Keep) -> list[Utterance]:
         found = sorted(checked(self.utterances(), self.source))
+        by_recording: dict[str, list[Utterance]] = {}
         for utterance in found:
-            keep(utterance.id, audio.read(utterance.audio))
+            by_recording.setdefault(utterance.audio, []).append(utterance)
+        for recording, utterances in by_recording.items():
+            sounds = audio.read_segments(recording, [u[-3:] for u in utterances])
+            for utterance, sound in zip(utterances, sounds):
+                keep(utterance.id, sound)
         return found
 
     def files(self) -> list[Path]:
@@ -92,6 +114,6 @@ def parts(name: str) -> Sequence[str]:
     return importlib.import_module(module_of(name)).Layout.parts
 
 
-def create(name: str, source: str | Path) -> Layout:
+def create(name: str, source: str | Path, rules: Rules = Rules()) -> Layout:  # noqa: B008
     """The corpus at `source` in the layout `name`."""
-    return importlib.import_module(module_of(name)).Layout(Path(source))
+    return importlib.import_module(module_of(name)).Layout(Path(source), rules)

@@ -4,7 +4,7 @@ In float32 on the CPU it is the exported trace. A trace keeps the precision and 
 was made with, so for any other the network is traced anew, from the weights. The artefact serves
 any shape: one made for a batch size differs from another only in name.
 
-**On GPUs (device cuda) this has never run**: its authors had none.
+On GPUs (device cuda) it ran on an H100; docs/hardware.md says what was seen there.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SCATTERED = "RNN module weights are not part of single contiguous chunk"
 class Backend(engines.Backend):
     """See the module."""
 
-    packages = (*PACKAGES, "torch")
+    packages, proven = (*PACKAGES, "torch"), ("cpu", "cuda")
     options: ClassVar[dict[str, Option]] = {
         "cuda_graphs": Option(
             False,
@@ -65,8 +65,6 @@ class Backend(engines.Backend):
                     doubts.append(f"no engine with device cuda can run: {lacking}")
                 elif lacking:
                     missing.append(lacking)
-                else:
-                    doubts.append("device cuda has never run on a GPU: its authors had none")
         return Finding("torchscript", found, missing, doubts)
 
     @property
@@ -121,6 +119,9 @@ class Backend(engines.Backend):
         torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
         torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
         torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
+        # TorchScript fuses operators once it has seen a shape, and what is fused rounds otherwise:
+        # the first pass over every width would have other bits than the next.
+        torch._C._jit_set_texpr_fuser_enabled(False)
 
     def compile(self, source: Path, shapes: Sequence[Shape], folder: Path) -> dict[str, Any]:
         import torch

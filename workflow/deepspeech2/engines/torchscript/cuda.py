@@ -1,7 +1,4 @@
-"""What a machine with NVIDIA GPUs has, as torch and the driver see it.
-
-Engines with a device `cuda` are written and have never run: their authors had no GPU.
-"""
+"""What a machine with NVIDIA GPUs has, as torch and the driver see it."""
 
 from __future__ import annotations
 

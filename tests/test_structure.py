@@ -135,7 +135,7 @@ def test_the_project_is_within_its_size():
     }
     schema = WORKFLOW / "schemas" / "config.schema.json"
     total = sum(lines.values()) + len(schema.read_text().splitlines())
-    assert total <= 11_850, total
+    assert total <= 13_500, total
     assert max(lines.values()) <= 460, max(lines, key=lines.get)
 
 

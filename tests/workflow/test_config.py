@@ -40,6 +40,23 @@ def complete(*changes, **top):
     return completed(found)
 
 
+@pytest.mark.parametrize(
+    ("braces", "expected"),
+    [
+        ({"run": {"batch_sizes": ["1", "64"]}}, {"run": {"batch_sizes": [1, 64]}}),
+        ({"timing": {"min_seconds": "2.5", "multi": "~"}}, {"timing": {"min_seconds": 2.5}}),
+        ({"timing": {"max_spread": "1e-1"}}, {"timing": {"max_spread": 0.1}}),
+        ({"train": {"architecture": {"bidirectional": "false"}}}, {}),
+        ({"accuracy": {"threads": 2}, "archive": "Snakefile"}, {"accuracy": {"threads": 2}}),
+    ],
+)
+def test_numbers_in_braces_on_the_command_line_are_numbers(braces, expected):
+    """Snakemake leaves them text."""
+    found = completed(copy.deepcopy(braces), (), braces).model_dump()
+    for key, values in expected.items():
+        assert {name: found[key][name] for name in values} == values
+
+
 @pytest.mark.parametrize("part", PARTS, ids=lambda part: part.__name__)
 def test_the_manual_in_config_yaml_is_the_models(part):
     """Keys, explanations and defaults: what config.yaml says is what the models say."""
@@ -169,8 +186,9 @@ def test_what_the_project_names_is_found_from_anywhere(tmp_path, monkeypatch):
 @pytest.mark.parametrize("key", ["archive", "checkpoint", "baseline"])
 def test_a_path_that_yaml_changes_is_refused(key, typed, read):
     """Snakemake hands over what YAML made of it; the command line has what was typed."""
+    remedy = "--configfile" if typed else "name a path"
     for argv in (["--config", f"{key}={typed}"], [f"--config={key}={typed}"], [f"-C{key}={typed}"]):
-        with pytest.raises(UserError, match=f"config: {key}: --config {key}=.*--configfile"):
+        with pytest.raises(UserError, match=f"config: {key}: --config {key}=.*{remedy}"):
             completed({key: read}, argv)
 
 

@@ -42,16 +42,22 @@ PATHS = {
     "models": ("checkpoint", "training_texts"),
     "engines": ("python",),
 }
+NUMBER = re.compile(r"[-+]?(\d{1,18}|\d*\.\d+|\d+\.\d*)([eE][-+]?\d+)?")
+WORDS = {"true": True, "false": False, "null": None, "~": None}  # YAML's
 OVERRIDES = {"archive": "datasets", "checkpoint": "models"}
 
 
-def complete(given: dict[str, Any], argv: Sequence[str] = ()) -> Config:
+def complete(
+    given: dict[str, Any], argv: Sequence[str] = (), braces: dict[str, Any] | None = None
+) -> Config:
     """The configuration that the workflow uses: `given` merged over the project's config.yaml.
 
-    `argv` is Snakemake's command line. Raises `UserError` for the first fault.
+    `argv` is Snakemake's command line, `braces` what its `--config` has. Raises `UserError` for the
+    first fault.
     """
     merged = base()
     merge(merged, given)
+    merge(merged, {k: _typed(v) for k, v in (braces or {}).items() if not isinstance(v, str)})
     check_command_line(merged, argv)
     try:
         config = Config.model_validate(merged)
@@ -99,6 +105,17 @@ def merge(into: dict, other: dict) -> None:
             into[key] = copy.deepcopy(value)
 
 
+def _typed(value: Any) -> Any:
+    """A value of `--config`, where Snakemake leaves all that stands in braces or brackets text."""
+    if isinstance(value, dict):
+        return {key: _typed(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_typed(item) for item in value]
+    if isinstance(value, str) and NUMBER.fullmatch(value):
+        return float(value) if set(value) & set(".eE") else int(value)
+    return WORDS.get(value, value) if isinstance(value, str) else value
+
+
 def is_address(place: str) -> bool:
     """Whether a checkpoint is to be fetched rather than read."""
     return place.startswith(("http://", "https://"))
@@ -112,6 +129,8 @@ def check_command_line(config: dict[str, Any], argv: Iterable[str]) -> None:
         )
         if found and config.get(found[1]) != found[2]:
             key, text = found.groups()
+            if not text:
+                raise UserError(f"config: {key}: --config {key}= is empty; name a path")
             raise UserError(
                 f"config: {key}: --config {key}={text}: Snakemake reads this as YAML, and YAML as "
                 f"{config.get(key)!r}; write {key}: {json.dumps(text)} into a file, and add "

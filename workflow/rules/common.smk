@@ -22,7 +22,11 @@ from deepspeech2.files import Fingerprints
 # Another workflow may import this one: its command line and its terminal are its own.
 IS_MAIN = Path(workflow.main_snakefile).parent in (WORKFLOW, WORKFLOW.parent)
 try:
-    CONFIG = complete(config, sys.argv if IS_MAIN else ())
+    CONFIG = complete(
+        config,
+        sys.argv if IS_MAIN else (),
+        workflow.config_settings.config if IS_MAIN else {},
+    )
 except UserError as error:
     raise WorkflowError(str(error))
 

@@ -244,7 +244,7 @@ def error_line(text):
     ("option", "words"),
     [
         ("batch_size=4", "config: batch_size: unknown key"),
-        ("run={batch_sizes: [4]}", "run.batch_sizes[0]: '4': must be a valid integer"),
+        ("run={batch_sizes: [x]}", "run.batch_sizes[0]: 'x': must be a valid integer"),
         ("run={engines: [npu]}", "run.engines: 'npu' is not defined"),
         ("archive=absent.tar.gz", "absent.tar.gz: no such file"),
         ("checkpoint=absent.ckpt", "absent.ckpt: no such file"),

@@ -175,6 +175,8 @@ class _Unpickler(pickle._Unpickler):
         return self.classes[full]
 
     def persistent_load(self, pid):
+        if isinstance(pid, tuple) and len(pid) >= 2 and pid[0] == "module":
+            return pid[1]  # a class, with its source before torch 1.6
         if not (isinstance(pid, tuple) and len(pid) >= 3 and pid[0] == "storage"):
             raise pickle.UnpicklingError("a reference to what is not a tensor storage")
         dtype, key = pid[1], pid[2]

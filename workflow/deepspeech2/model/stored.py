@@ -92,15 +92,21 @@ def _state_dict(path: str | Path, content: dict) -> tuple[dict, list[str]]:
     def has_network(value: Any) -> bool:
         return any(isinstance(name, str) and name.endswith(RECURRENT) for name in value or ())
 
+    def has_tensors(value: Any) -> bool:
+        return any(isinstance(item, pickle_reader.Tensor) for item in (value or {}).values())
+
+    inner = {str(key): pickle_reader.mapping(value) for key, value in content.items()}
     if has_network(content):
         return content, []
-    inner = {str(key): pickle_reader.mapping(value) for key, value in content.items()}
-    found = [key for key, value in inner.items() if has_network(value)]
     if isinstance(inner.get("state_dict"), dict):
         return inner["state_dict"], []
+    found = [key for key, value in inner.items() if has_network(value)]
+    if not found and has_tensors(content):
+        return content, []
+    found = found or [key for key, value in inner.items() if has_tensors(value)]
     if len(found) == 1:
-        return inner[found[0]], [f"the network is found in {found[0]!r}"]
-    what = f"networks in {listed(found)}" if found else "no 'state_dict' in it"
+        return inner[found[0]], [f"the network is found in {listed(found)}"]
+    what = f"tensors in {listed(found)}" if found else "no 'state_dict' in it"
     raise UserError(
         f"{path}: not one DeepSpeech2 network ({what}); save the network's state_dict()"
     )

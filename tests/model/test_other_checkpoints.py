@@ -3,6 +3,7 @@
 import argparse
 import collections
 import enum
+import gzip
 import itertools
 import json
 import pickle
@@ -16,8 +17,16 @@ from conftest import ROOT
 from deepspeech2.cli import UserError
 from deepspeech2.features.spectrogram import Spectrogram
 from deepspeech2.model import checkpoint, convert
-from deepspeech2.model.architecture import UNPADDED, Architecture, rnn_input
-from helpers import LABELS, TINY, assert_one_line_error, run_stage, tiny_weights, v3_content
+from deepspeech2.model.architecture import METADATA_KEY, UNPADDED, Architecture, rnn_input
+from helpers import (
+    LABELS,
+    TINY,
+    assert_one_line_error,
+    run_stage,
+    tiny_description,
+    tiny_weights,
+    v3_content,
+)
 from safetensors.torch import save_file
 
 UNIDIRECTIONAL = Architecture(161, 29, "gru", 6, 3, False, 5)
@@ -479,6 +488,48 @@ def test_hostile_files_end_soon_and_in_one_line(tmp_path, name):
         "model.convert", "--checkpoint", tmp_path / "a.ckpt", *out, preexec_fn=limits
     )
     assert_one_line_error(result, "a.ckpt")
+
+
+CASES = ROOT.parent / "shared" / "cases"
+DAMAGED = {
+    "ckpt_bytearray8/8gib.ckpt": "bytearray",
+    "ckpt_shared_storage/amp.ckpt.gz": "int8",
+    "ckpt_traceback/items.ckpt": "called nothing at all",
+    "ckpt_traceback/name.ckpt": "damaged record",
+}
+
+
+@pytest.mark.skipif(not CASES.exists(), reason="needs the shared cases")
+@pytest.mark.parametrize("name", DAMAGED)
+def test_files_that_once_broke_the_reader(tmp_path, name):
+    data = (CASES / name).read_bytes()
+    (tmp_path / "a.ckpt").write_bytes(gzip.decompress(data) if name.endswith(".gz") else data)
+    with pytest.raises(UserError, match=DAMAGED[name]):
+        checkpoint.read(tmp_path / "a.ckpt")
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int64", "bool", "complex64", "float8_e4m3fn"])
+@pytest.mark.parametrize("ours", [False, True])
+def test_safetensors_of_other_types(tmp_path, dtype, ours):
+    state = numbers(TINY)
+    state["fc.0.module.0.bias"] = state["fc.0.module.0.bias"].to(getattr(torch, dtype))
+    metadata = {METADATA_KEY: json.dumps(tiny_description())} if ours else None
+    save_file(state, tmp_path / "a.safetensors", metadata)
+    given = () if ours else (LABELS, SPECTROGRAM)
+    with pytest.raises(UserError, match=r"fc.0.module.0.bias is of type .*; weights are of float"):
+        checkpoint.read(tmp_path / "a.safetensors", *given)
+
+
+def test_names_that_a_terminal_would_obey(tmp_path):
+    """They come from outside: shown in the notes and errors, never raw."""
+    state = {**numbers(TINY), "loss.\x1b[2J\ud800\n": torch.ones(1)}
+    path = save(v3(TINY, state), tmp_path / "a.ckpt", "zip")
+    _, description = converted(path, tmp_path, given=False)
+    assert description["notes"] == [r"left out: loss.\x1b[2J\ud800\n"]
+    many = {**numbers(TINY), **{f"loss.{n}": torch.ones(1) for n in range(5000)}}
+    path = save(v3(TINY, many), tmp_path / "a.ckpt", "zip")
+    (note,) = converted(path, tmp_path, given=False)[1]["notes"]
+    assert "loss.9" in note and note.endswith("and 4990 more") and len(note) < 200
 
 
 @pytest.mark.parametrize("end", [-1, -100, 3000, 400])

@@ -2,6 +2,7 @@
 
 import hashlib
 import http.server
+import pickle
 import tarfile
 import threading
 from urllib.parse import urlsplit

@@ -116,8 +116,10 @@ CONTAINERS = {
     "V3": v3,
     "V3 with a name space": lightning(lambda settings: argparse.Namespace(**settings)),
     "V3 with a dict of its own": lightning(Settings),
+    "V3 with V2's settings": lambda a, s: {**package(a, s, rnn_type="none"), **v3(a, s)},
     "V2": package,
     "V2 with a class": lambda a, s: package(a, s, rnn_type=getattr(torch.nn, a.rnn_type.upper())),
+    "last V2": lambda a, s: package(a, s, audio_conf={**AUDIO, "window": Window.hamming}),
     "V2 that says little": lambda a, s: {
         k: v for k, v in package(a, s).items() if k not in ("rnn_type", "hidden_size")
     },
@@ -136,6 +138,7 @@ EXTRAS = (
     ("wer.errors", "cer.total", "val_loss.value"),
     ("n_averaged",),
     ("train_metrics.accuracy.total", "ctc_loss.weight", "WordErrorRate.wer"),
+    ("loss_fn.weight", "MeanMetric.value", "model.criteria.0.weight", "best_wer", "global_step"),
 )
 FORMATS = ("zip", "old")
 
@@ -170,7 +173,7 @@ def assert_the_same(weights, architecture):
 def test_every_container(tmp_path, container, kind, architecture):
     content = CONTAINERS[container](architecture, state_dict(architecture))
     path = save(content, tmp_path / "a.pth", kind)
-    complete = container.startswith(("V2", "V3"))
+    complete = container.startswith(("V2", "V3", "last V2"))
     if container.startswith("V2"):
         weights, description = converted(path, tmp_path, given=False)
         assert description["spectrogram"]["window"] == "hamming_symmetric"

@@ -39,8 +39,8 @@ OLD_NAMES = {  # of deepspeech.pytorch V1
 PREFIX = re.compile(r"(?:(?:module|model|_orig_mod)\.)*")  # DataParallel, wrappers, torch.compile
 # Tensors that a training keeps beside its network.
 EXTRAS = re.compile(
-    r"(\w+_)?(criterion|loss|metrics?|wer|cer|acc|accuracy|perplexity|optimizers?|scheduler)"
-    r"(_\w+)?\d*(\.|$)|\w*error_?rate(\.|$)|(n_averaged|global_step|step|epoch)$",
+    r"\w*(criteri|loss|metric|error_?rate|accuracy|perplexity|optimi[sz]er|scheduler)\w*(\.|$)|"
+    r"(\w+_)?(wer|cer|acc)(_\w+)?(\.|$)|(n_averaged|global_step|step|epoch)$",
     re.IGNORECASE,
 )
 

@@ -300,8 +300,8 @@ def mapping(value: Any) -> dict | None:
     return value if isinstance(value, dict) else getattr(value, "mapping", None) or None
 
 
-def plain(value: Any) -> Any:
-    """Pickled settings as dicts, lists and plain values.
+def plain(value: Any, path: str | Path) -> Any:
+    """Pickled settings of a checkpoint as dicts, lists and plain values.
 
     omegaconf's containers and values, name spaces, data classes and dictionaries of other classes
     come as what they hold, members of an enumeration as their value, classes as their dotted name.
@@ -313,7 +313,7 @@ def plain(value: Any) -> Any:
         nonlocal nodes
         nodes += 1
         if depth > 32 or nodes > MAX_NODES:
-            raise UserError("the checkpoint's settings are nested too deeply")
+            raise UserError(f"{path}: the checkpoint's settings are nested too deeply")
         if isinstance(value, dict):
             return {str(key): convert(item, depth + 1) for key, item in value.items()}
         if isinstance(value, (list, tuple)) and not isinstance(value, (Tensor, Storage)):

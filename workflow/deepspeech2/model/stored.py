@@ -81,7 +81,7 @@ def _torch(path: str | Path) -> Iterator[Source]:
         yield Source(
             {name: (tensor.shape, tensor.storage.dtype) for name, tensor in tensors.items()},
             lambda name: checkpoint.read(tensors[name], name),
-            _said(content),
+            _said(path, content),
             notes,
         )
 
@@ -112,17 +112,19 @@ def _state_dict(path: str | Path, content: dict) -> tuple[dict, list[str]]:
     )
 
 
-def _said(content: dict) -> dict[str, Any]:
+def _said(path: str | Path, content: dict) -> dict[str, Any]:
     """What a torch checkpoint says of its labels, spectrogram and network."""
     known = {key: content[key] for key in (*SETTINGS, *MODEL_SETTINGS) if key in content}
-    settings = pickle_reader.plain(content.get("hyper_parameters", known))
+    settings = pickle_reader.plain(content.get("hyper_parameters", known), path)
     if not isinstance(settings, dict):
         return {}
     labels, spectrogram = settings.get("labels"), settings.get("spect_cfg")
-    if isinstance(settings.get("audio_conf"), dict):  # V1, V2
-        spectrogram = settings["audio_conf"]
-        # They call scipy's functions, whose windows are symmetric; V3 has librosa choose by name.
-        if isinstance(spectrogram.get("window"), str):
+    audio = content.get("audio_conf")
+    if audio is not None and "hyper_parameters" not in content:  # V1, V2
+        spectrogram = settings.get("audio_conf")
+        # Where the window is a name, scipy's function of that name makes it, which is symmetric.
+        # From the last V2 on it is one of an enumeration, and librosa makes it, as in V3.
+        if isinstance(audio, dict) and isinstance(audio.get("window"), str):
             spectrogram["window"] += SYMMETRIC
     model = settings.get("model_cfg", settings)
     keys = (*MODEL_SETTINGS, "lookahead_context")

@@ -2,6 +2,7 @@
 
 import hashlib
 import http.server
+import pickle
 import tarfile
 import threading
 from urllib.parse import urlsplit
@@ -169,6 +170,8 @@ def test_what_begins_like_an_archive_or_checkpoint(tmp_path, an4_archive):
     assert fetch.is_archive(an4_archive) and not fetch.is_checkpoint(an4_archive)
     source = write_safetensors(tmp_path / "a.safetensors")
     assert fetch.is_checkpoint(source) and not fetch.is_archive(source)
+    (tmp_path / "a.pth").write_bytes(pickle.dumps(0x1950A86A20F9469CFC6C, 2))  # torch before 1.6
+    assert fetch.is_checkpoint(tmp_path / "a.pth") and not fetch.is_archive(tmp_path / "a.pth")
     with tarfile.open(tmp_path / "a.tar", "w") as archive:
         archive.add(source, "x")
     assert fetch.is_archive(tmp_path / "a.tar") and not fetch.is_archive(tmp_path / "a.safetensors")

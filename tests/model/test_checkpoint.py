@@ -10,7 +10,7 @@ import pytest
 import torch
 from deepspeech2.cli import UserError
 from deepspeech2.model import checkpoint, pickle_reader
-from deepspeech2.model.architecture import Architecture
+from deepspeech2.model.architecture import METADATA_KEY, Architecture
 from helpers import (
     LABELS,
     TINY,
@@ -229,12 +229,12 @@ def _tensor(name, value):
 BAD = [
     (lambda content: [1, 2], "no dict"),
     (lambda content: {}, "'state_dict'"),
-    (lambda content: {"state_dict": {}}, "'hyper_parameters'"),
-    (_settings(labels=None), "'labels'"),
+    (lambda content: {"state_dict": {}}, "tensors are called nothing at all"),
+    (_settings(labels=None), "set models.<name>.labels"),
     (_settings(labels=list("ABC")), "3 labels imply"),
     (_settings(labels=["AB"] * 29), "single characters"),
     (_settings(labels=["A"] * 29), "only once"),
-    (_settings(spect_cfg={}), "lacks a setting"),
+    (_settings(spect_cfg={}), "set models.<name>.spectrogram: {sample_rate, window_size, "),
     (_settings(spect_cfg={"sample_rate": 8000, "window_size": 0.02, "window_stride": 0.01,
                           "window": "hamming"}), "sample_rate must be"),
     (_settings(spect_cfg={"sample_rate": 16000, "window_size": 0.02, "window_stride": 0.0,
@@ -298,13 +298,16 @@ def test_bad_safetensors(tmp_path):
     from safetensors.numpy import save_file
 
     save_file(tiny_weights(), path, {"other": "x"})
+    with pytest.raises(UserError, match="set models.<name>.labels"):
+        checkpoint.read(str(path))
+    save_file(tiny_weights(), path, {METADATA_KEY: "{}"})
     with pytest.raises(UserError, match="no DeepSpeech2 description"):
         checkpoint.read(str(path))
     write_safetensors(path, description={**tiny_description(), "labels": LABELS[:-1]})
     with pytest.raises(UserError, match="28 labels imply"):
         checkpoint.read(str(path))
     description = tiny_description()
-    for value in (1e400, -1, "0.01", [], None):
+    for value in (1e400, -1, "0.01", []):
         description["spectrogram"]["window_stride"] = value
         write_safetensors(path, description=description)
         with pytest.raises(UserError, match="window_stride must be"):

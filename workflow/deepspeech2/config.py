@@ -26,6 +26,7 @@ from deepspeech2.corpus import layouts
 from deepspeech2.corpus.manifest import SPLITS
 from deepspeech2.corpus.text import CASES
 from deepspeech2.engines import verdicts
+from deepspeech2.features.spectrogram import Spectrogram
 from deepspeech2.report.limits import Limits
 from deepspeech2.scoring.decoders import DECODERS
 
@@ -161,7 +162,12 @@ class Checkpoint(Entry):
     """A model, by name: a checkpoint or random weights."""
 
     checkpoint: FilePath | None = None
-    """path or address of a deepspeech.pytorch V3 .ckpt or of our .safetensors"""
+    """path or address of deepspeech.pytorch's .ckpt or .pth, a state dict, or .safetensors"""
+    labels: FilePath | None = None
+    """the characters that it writes, the blank first (JSON), if the checkpoint does not say them"""
+    spectrogram: dict[Literal[Spectrogram._fields], int | float | str] = {}
+    """its sample_rate (Hz), window_size and window_stride (s) and window, those that the checkpoint
+    does not say; hamming_symmetric is deepspeech.pytorch V1's and V2's window, hamming V3's"""
     random: RandomWeights | None = None
     """random weights instead, to measure the speed of an architecture: rows without accuracy"""
     sha256: Annotated[str, StringConstraints(pattern="^[0-9a-fA-F]{64}$")] | None = None

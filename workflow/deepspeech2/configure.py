@@ -39,7 +39,7 @@ RESERVED = {
 # Keys of paths, in whose place the user may name a file or folder.
 PATHS = {
     "datasets": ("path", "labels", "pcm_sha256", "published"),
-    "models": ("checkpoint", "training_texts"),
+    "models": ("checkpoint", "labels", "training_texts"),
     "engines": ("python",),
 }
 NUMBER = re.compile(r"[-+]?(\d{1,18}|\d*\.\d+|\d+\.\d*)([eE][-+]?\d+)?")

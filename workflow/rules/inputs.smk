@@ -30,9 +30,10 @@ def checkpoint_of(wildcards):
 
 
 def checkpoint_contents(wildcards):
-    """A hash of a local checkpoint."""
-    path = MODELS[wildcards.model].checkpoint
-    return "" if path is None or is_address(path) else contents(path)
+    """A hash of a local checkpoint and of the file of its labels."""
+    model = MODELS[wildcards.model]
+    paths = [p for p in (model.checkpoint, model.labels) if p and not is_address(p)]
+    return contents(*paths) if paths else ""
 
 
 def random_setting(key):

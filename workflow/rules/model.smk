@@ -46,6 +46,7 @@ rule random_weights:
 rule convert:
     input:
         checkpoint=checkpoint_of,
+        labels=lambda wildcards: given(MODELS[wildcards.model].labels),
     output:
         weights="results/models/{model}/model.safetensors",
         model="results/models/{model}/model.json",
@@ -57,6 +58,7 @@ rule convert:
         "../../envs/cpu.yaml"
     params:
         sha256=lambda wildcards: MODELS[wildcards.model].sha256 or [],
+        spectrogram=lambda wildcards: json.dumps(MODELS[wildcards.model].spectrogram),
         contents=checkpoint_contents,
         code=code("model.convert"),
     shell:

@@ -38,10 +38,10 @@ def is_archive(path: Path) -> bool:
 
 
 def is_checkpoint(path: Path) -> bool:
-    """Whether a file begins like a torch checkpoint (zip) or like safetensors."""
+    """Whether a file begins like a torch checkpoint (zip or pickle) or like safetensors."""
     with open(path, "rb") as file:
         start = file.read(9)
-    return start.startswith(b"PK\x03\x04") or start[8:9] == b"{"
+    return start.startswith((b"PK\x03\x04", b"\x80")) or start[8:9] == b"{"
 
 
 KINDS = {"archive": is_archive, "checkpoint": is_checkpoint}

@@ -41,6 +41,12 @@ def measure(job) -> Measured:
     if not "".join(settings.labels[t] for t in targets).strip():
         raise UserError(f"{where}: no character of the transcript is one of the labels")
     count, notes = audio.length(utterance.audio)
+    needed = settings.spectrogram.n_fft // 2 + 1  # to reflect half a window at the ends
+    if count < needed:
+        raise UserError(
+            f"{utterance.audio}: too short ({count} samples; the model's spectrogram needs "
+            f"{needed}); remove the utterance"
+        )
     frames = settings.spectrogram.frames(count)
     seconds = count / audio.SAMPLE_RATE
     return Measured(utterance, position, frames, seconds, targets, notes)

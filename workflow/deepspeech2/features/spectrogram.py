@@ -12,7 +12,9 @@ BLOCK = 128  # frames at a time, so that what is computed in float64 stays in th
 COSINES = {"hamming": (0.54, 1 - 0.54), "hann": (0.5, 0.5), "blackman": (0.42, 0.5, 0.08)}
 
 
-WINDOWS = (*COSINES, "bartlett")
+PERIODIC = (*COSINES, "bartlett")
+SYMMETRIC = "_symmetric"  # the windows of deepspeech.pytorch V1 and V2, which end as they begin
+WINDOWS = (*PERIODIC, *(name + SYMMETRIC for name in PERIODIC))
 
 
 class Spectrogram(NamedTuple):
@@ -40,7 +42,7 @@ class Spectrogram(NamedTuple):
 
     def frames(self, samples: int) -> int:
         """Frames of an utterance of so many samples."""
-        return 1 + samples // self.hop
+        return 1 + (samples - self.n_fft % 2) // self.hop
 
 
 def compute(samples: np.ndarray, settings: Spectrogram) -> np.ndarray:
@@ -82,11 +84,13 @@ def stft(samples: np.ndarray, settings: Spectrogram) -> np.ndarray:
 
 @functools.cache
 def window(name: str, size: int) -> np.ndarray:
-    """The periodic window of a name, as scipy.signal.get_window computes it."""
+    """The window of a name (one of WINDOWS), as scipy.signal.get_window computes it."""
+    last = size - 1 if name.endswith(SYMMETRIC) else size
+    name = name.replace(SYMMETRIC, "")
     if name == "bartlett":
         places = np.arange(size)
-        return np.where(places <= size / 2, 2.0 * places / size, 2.0 - 2.0 * places / size)
-    angles = np.linspace(-np.pi, np.pi, size + 1)[:-1]
+        return np.where(places <= last / 2, 2.0 * places / last, 2.0 - 2.0 * places / last)
+    angles = np.linspace(-np.pi, np.pi, last + 1)[:size]
     # In this order, or the last bits are others.
     return functools.reduce(
         np.add, [a * np.cos(k * angles) for k, a in enumerate(COSINES[name])], np.zeros(size)

@@ -7,13 +7,14 @@ over the labels. Its tensors have the names of deepspeech.pytorch V3.0's state d
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 METADATA_KEY = "deepspeech2"  # of the description in our safetensors
 CHANNELS = 32
 KERNELS = ((41, 11), (21, 11))  # bins, frames
 STRIDES = ((2, 2), (2, 1))
 PADDINGS = ((20, 5), (10, 5))
+UNPADDED = ((0, 0), (0, 0))  # deepspeech.pytorch V1's, which is another network
 GATES = {"lstm": 4, "gru": 3, "rnn": 1}
 
 
@@ -31,10 +32,7 @@ class Architecture(NamedTuple):
     @property
     def rnn_input(self) -> int:
         """Width of the first recurrent layer's input (1312 for 161 bins)."""
-        bins = self.bins
-        for kernel, stride, padding in zip(KERNELS, STRIDES, PADDINGS):
-            bins = (bins + 2 * padding[0] - kernel[0]) // stride[0] + 1
-        return CHANNELS * bins
+        return rnn_input(self.bins)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shape of every tensor of the state dict but the counters `num_batches_tracked`."""
@@ -69,3 +67,27 @@ class Architecture(NamedTuple):
 def output_frames(frames: int) -> int:
     """Frames of the output for so many frames of input: the first convolution halves them."""
     return (frames - 1) // 2 + 1
+
+
+def rnn_input(bins: int, paddings: tuple = PADDINGS) -> int:
+    """Features of a frame that the convolutions make of so many bins, with so much padding."""
+    for kernel, stride, padding in zip(KERNELS, STRIDES, paddings):
+        bins = (bins + 2 * padding[0] - kernel[0]) // stride[0] + 1
+    return CHANNELS * bins
+
+
+def of_shapes(shapes: dict[str, tuple[int, ...]]) -> dict[str, Any]:
+    """The settings of an Architecture, but the bins, that the shapes of a network's tensors tell.
+
+    Raises KeyError, IndexError, TypeError or ValueError for those of something else.
+    """
+    rows, size = shapes["rnns.0.rnn.weight_hh_l0"]
+    bidirectional = "rnns.0.rnn.weight_hh_l0_reverse" in shapes
+    return {
+        "classes": shapes["fc.0.module.1.weight"][0],
+        "rnn_type": {gates * size: name for name, gates in GATES.items()}[rows],
+        "hidden_size": size,
+        "hidden_layers": sum(name.endswith(".rnn.weight_hh_l0") for name in shapes),
+        "bidirectional": bidirectional,
+        "lookahead_context": 0 if bidirectional else shapes["lookahead.0.conv.weight"][2],
+    }

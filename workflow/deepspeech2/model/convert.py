@@ -1,8 +1,8 @@
 """Make a model from a checkpoint: weights as safetensors, everything else as JSON.
 
-Reads a deepspeech.pytorch V3 checkpoint (a pickled Lightning dict, of which nothing is executed)
-or our own safetensors with the description in its metadata. Weights are widened to float32 and
-checked: every tensor that the settings imply is there, has the right shape and is finite.
+Reads what deepspeech.pytorch and torch save, of which nothing is executed, and safetensors. Weights
+are converted to float32 and checked: every tensor that the settings imply is there, has the right
+shape and is finite. What the checkpoint does not say itself is given: labels and spectrogram.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from __future__ import annotations
 import numpy as np
 
 from deepspeech2 import cli
-from deepspeech2.cli import Input, Output, UserError, log
+from deepspeech2.cli import Input, Output, Settings, UserError, log
+from deepspeech2.corpus.labels import read as read_labels
 from deepspeech2.files import replacing, write_json
 from deepspeech2.files import sha256 as sha256_of
 from deepspeech2.model.checkpoint import read, to_safetensors
@@ -19,6 +20,8 @@ from deepspeech2.model.checkpoint import read, to_safetensors
 def main(
     checkpoint: Input,
     sha256: str | None,
+    labels: Input | None,
+    spectrogram: Settings | None,
     weights: Output,
     model: Output,
     *,
@@ -26,13 +29,17 @@ def main(
 ) -> None:
     """Command line.
 
-    checkpoint: deepspeech.pytorch V3's .ckpt or our .safetensors
+    checkpoint: deepspeech.pytorch's .ckpt or .pth, a state dict, or .safetensors
     sha256: refuse the checkpoint unless this is its SHA-256
+    labels: its labels, if it does not say them (JSON)
+    spectrogram: its spectrogram's settings, those that it does not say (JSON)
     weights: safetensors to write
     model: description to write (JSON)
     half: write float16, half the size
     """
-    arrays, description = read(checkpoint)
+    alphabet = read_labels(labels) if labels else None
+    arrays, description = read(checkpoint, alphabet, spectrogram)
+    notes = description.pop("notes", [])  # not for the weights, which are the same without them
     source = sha256_of(checkpoint)
     if sha256 and source != sha256.lower():
         raise UserError(
@@ -55,8 +62,11 @@ def main(
         checkpoint_sha256=source,
         weights_sha256=sha256_of(weights),
         parameters=parameters,
+        **({"notes": notes} if notes else {}),
     )
     write_json(model, description)
+    for note in notes:
+        log.info("%s: %s", checkpoint, note)
     log.info("%d parameters; SHA-256 of the checkpoint: %s", parameters, source)
 
 

@@ -1,18 +1,22 @@
-"""Reads a torch checkpoint without running anything in it.
+"""Reads what torch.save wrote without running anything in it.
 
-A torch checkpoint is a zip archive with a pickle and one record per tensor storage. A pickle may
-name any function of any module and have it called. Here names are never looked up: the few that
-build tensors and dictionaries map to classes below, and every other name becomes a class of inert
-objects that keep what they are given. So the checkpoints of deepspeech.pytorch, whose settings
-are objects of omegaconf and of its own package, load without those packages, and without torch.
+A torch checkpoint is a pickle and one block of numbers per tensor storage: records of a zip
+archive, or, before torch 1.6, one after another in a file. A pickle may name any function of any
+module and have it called. Here names are never looked up: the few that build tensors and
+dictionaries map to functions below, and every other name becomes a class of inert objects that
+keep what they are given. So checkpoints whose settings are objects of omegaconf or of other
+packages load without those packages, and without torch.
 """
 
 from __future__ import annotations
 
-import collections
+import contextlib
+import io
 import math
+import os
 import pickle
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,18 +25,20 @@ import numpy as np
 from deepspeech2.cli import UserError
 
 MAX_PICKLE_BYTES = 4 << 20  # the settings and names of a V3 checkpoint take about 20 kB
+MAX_CLASSES = 1000  # that a pickle names; a V3 checkpoint names about 20
 MAX_NODES = 100_000  # of the settings, counted as often as they are referred to
+LEGACY = (0x1950A86A20F9469CFC6C, 1001)  # torch's first two pickles before 1.6: mark and version
 STORAGES = {
-    "FloatStorage": "<f4",
-    "DoubleStorage": "<f8",
-    "HalfStorage": "<f2",
+    "FloatStorage": "float32",
+    "DoubleStorage": "float64",
+    "HalfStorage": "float16",
     "BFloat16Storage": "bfloat16",
-    "LongStorage": "<i8",
-    "IntStorage": "<i4",
-    "ShortStorage": "<i2",
-    "CharStorage": "|i1",
-    "ByteStorage": "|u1",
-    "BoolStorage": "|b1",
+    "LongStorage": "int64",
+    "IntStorage": "int32",
+    "ShortStorage": "int16",
+    "CharStorage": "int8",
+    "ByteStorage": "uint8",
+    "BoolStorage": "bool",
 }
 
 
@@ -49,9 +55,6 @@ class Inert:
     def __init__(self, *args, **kwargs):
         pass
 
-    def __setstate__(self, state):
-        self.state = state
-
     def append(self, item):
         self.items.append(item)
 
@@ -59,11 +62,11 @@ class Inert:
         self.items.extend(items)
 
     def __setitem__(self, key, value):
-        self.mapping[repr(key)] = value
+        self.mapping[key] = value
 
 
 class Storage(NamedTuple):
-    """A record of the archive: its name and its numbers' dtype."""
+    """A block of numbers of the checkpoint: its name and its numbers' dtype."""
 
     key: str
     dtype: str
@@ -78,51 +81,50 @@ class Tensor(NamedTuple):
     strides: tuple[int, ...]
 
 
-class _Builder:
-    """A callable that the pickle may use. It has no attributes that the pickle could replace."""
-
-    __slots__ = ("_function",)
-
-    def __init__(self, function):
-        object.__setattr__(self, "_function", function)
-
-    def __call__(self, *args):
-        return self._function(*args)
-
-    def __setattr__(self, name, value):
-        raise pickle.UnpicklingError("the pickle tries to alter its reader")
-
-
-def _tensor(storage, offset, shape, strides, *_):
+def _tensor(storage, offset, shape, strides, requires_grad=False, hooks=None, metadata=None):
     if not isinstance(storage, Storage):
         raise pickle.UnpicklingError("a tensor without storage")
     numbers = (offset, *shape, *strides)
     if len(shape) != len(strides) or not all(type(n) is int and n >= 0 for n in numbers):
         raise pickle.UnpicklingError("a tensor with an impossible shape")
+    if metadata:
+        raise pickle.UnpicklingError("a tensor that is negated or conjugated as it is read")
     return Tensor(storage, offset, tuple(shape), tuple(strides))
 
 
-def _ordered(*pairs):
-    if pairs:  # torch writes them empty and fills them item by item
-        raise pickle.UnpicklingError("an OrderedDict that is not empty at first")
-    return collections.OrderedDict()
+def _ordered(pairs=()):
+    """Python 3 writes them empty and fills them item by item, Python 2 as a list of pairs."""
+    pairs = [(key, value) for key, value in pairs]
+    _check_keys(key for key, _ in pairs)
+    return dict(pairs)
+
+
+def _parameter(tensor, *_):
+    return tensor
 
 
 BUILDERS = {
-    ("collections", "OrderedDict"): _Builder(_ordered),
-    ("torch._utils", "_rebuild_tensor_v2"): _Builder(_tensor),
-    ("torch._utils", "_rebuild_parameter"): _Builder(lambda tensor, *_: tensor),
+    ("collections", "OrderedDict"): _ordered,
+    ("torch._utils", "_rebuild_tensor"): _tensor,  # before torch 0.4
+    ("torch._utils", "_rebuild_tensor_v2"): _tensor,
+    ("torch._utils", "_rebuild_parameter"): _parameter,
+    ("torch._utils", "_rebuild_parameter_with_state"): _parameter,
 }
 
 
 class _Unpickler(pickle._Unpickler):
-    """Resolves no name outside the tables above.
+    """Resolves no name outside the tables above, and alters nothing but inert objects.
 
     The variant in Python, because in it a huge memo index costs nothing, and because keys can be
     looked at: hashing a deeply nested tuple overflows the stack or takes forever.
     """
 
     dispatch = pickle._Unpickler.dispatch.copy()
+
+    def __init__(self, file):
+        super().__init__(file, encoding="utf-8")
+        self.classes: dict[str, type[Inert]] = {}
+        self.storages: dict[str, str] = {}  # dtype by key
 
     def load_setitem(self):
         _check_keys(self.stack[-2:-1])
@@ -144,29 +146,48 @@ class _Unpickler(pickle._Unpickler):
         _check_keys(self.stack)
         super().load_frozenset()
 
+    def load_build(self):
+        state = self.stack.pop()
+        if isinstance(self.stack[-1], Inert):
+            self.stack[-1].state = state
+
+    def load_bytearray8(self):
+        raise pickle.UnpicklingError("a bytearray, of any size that it claims")
+
     dispatch[pickle.SETITEM[0]] = load_setitem
     dispatch[pickle.SETITEMS[0]] = load_setitems
     dispatch[pickle.DICT[0]] = load_dict
     dispatch[pickle.ADDITEMS[0]] = load_additems
     dispatch[pickle.FROZENSET[0]] = load_frozenset
+    dispatch[pickle.BUILD[0]] = load_build
+    dispatch[pickle.BYTEARRAY8[0]] = load_bytearray8
 
     def find_class(self, module, name):
         if (module, name) in BUILDERS:
             return BUILDERS[module, name]
-        if module == "torch" and name in STORAGES:
+        if module in ("torch", "torch.cuda") and name in STORAGES:
             return STORAGES[name]
-        return type("Inert", (Inert,), {"name": f"{module}.{name}"})
+        full = f"{module}.{name}"
+        if full not in self.classes:
+            if len(self.classes) == MAX_CLASSES:
+                raise pickle.UnpicklingError(f"more than {MAX_CLASSES} classes")
+            self.classes[full] = type("Inert", (Inert,), {"name": full})
+        return self.classes[full]
 
     def persistent_load(self, pid):
+        if isinstance(pid, tuple) and len(pid) >= 2 and pid[0] == "module":
+            return pid[1]  # a class, with its source before torch 1.6
         if not (isinstance(pid, tuple) and len(pid) >= 3 and pid[0] == "storage"):
             raise pickle.UnpicklingError("a reference to what is not a tensor storage")
         dtype, key = pid[1], pid[2]
         if dtype not in STORAGES.values() or not isinstance(key, str) or not key.isdecimal():
             raise pickle.UnpicklingError("a tensor storage of unknown kind")
+        if self.storages.setdefault(key, dtype) != dtype or pid[5:] not in ((), (None,)):
+            raise pickle.UnpicklingError("a tensor storage that is a part of another")
         return Storage(key, dtype)
 
 
-def _check_keys(keys) -> None:
+def _check_keys(keys: Iterable) -> None:
     for key in keys:
         if not isinstance(key, (str, int, float, bytes, type, type(None))):
             raise pickle.UnpicklingError("a dictionary with keys that are not names")
@@ -176,73 +197,115 @@ class Checkpoint:
     """A torch checkpoint, opened; use as a context manager.
 
     `content` is what was pickled, with `Tensor` for tensors and `Inert` for unknown objects.
+    Raises `UserError` for every file that is not one.
     """
 
     def __init__(self, path: str | Path):
         self.path = path
+        self._places: dict[str, tuple[int, int]] = {}  # before torch 1.6: start and length in bytes
+        self._latest: tuple[str, bytes] = ("", b"")  # storage that was read last: views share it
+        self._file = open(path, "rb")  # noqa: SIM115  until __exit__
         try:
-            self._zip = zipfile.ZipFile(path)
-        except FileNotFoundError:
-            raise UserError(f"{path}: no such checkpoint") from None
-        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+            self._zip = zipfile.ZipFile(self._file) if self._file.read(2) == b"PK" else None
+            self._file.seek(0)
+            self.content = self._from_file() if self._zip is None else self._from_zip()
+        except Exception as error:  # a hostile file can provoke any exception in its reader
+            self._file.close()
             raise UserError(
-                f"{path}: not a torch checkpoint, or cut short ({error}); fetch it again"
+                f"{path}: not a torch checkpoint, or cut short ({error!r:.200}); fetch it again"
             ) from None
-        try:
-            self.content, self._root = self._unpickle()
-        except UserError:
-            self._zip.close()
-            raise
 
     def __enter__(self) -> Checkpoint:
         return self
 
     def __exit__(self, *_) -> None:
-        self._zip.close()
+        self._file.close()
 
-    def _unpickle(self) -> tuple[Any, str]:
+    def _from_zip(self) -> Any:
         names = [n for n in self._zip.namelist() if n.count("/") == 1 and n.endswith("/data.pkl")]
         if len(names) != 1:
-            raise UserError(f"{self.path}: not a torch checkpoint (no data.pkl in it)")
+            raise ValueError("no data.pkl in it")
         if self._zip.getinfo(names[0]).file_size > MAX_PICKLE_BYTES:
-            raise UserError(f"{self.path}: data.pkl is larger than any checkpoint's")
-        try:
-            with self._zip.open(names[0]) as file:
-                content = _Unpickler(file, encoding="utf-8").load()
-        except Exception as error:  # a hostile pickle can provoke any exception in its reader
-            raise UserError(f"{self.path}: not a DeepSpeech2 checkpoint ({error!r})") from None
-        return content, names[0].rpartition("/")[0]
+            raise ValueError("data.pkl is larger than any checkpoint's")
+        self._root = names[0].rpartition("/")[0]
+        with contextlib.suppress(KeyError):
+            if self._zip.open(f"{self._root}/byteorder").read(10) != b"little":
+                raise ValueError("written on a big-endian machine")
+        return _Unpickler(io.BytesIO(self._zip.read(names[0]))).load()
+
+    def _from_file(self) -> Any:
+        """Pickles of mark, version, machine, content and storages' keys; then the storages."""
+        pickles = io.BytesIO(self._file.read(MAX_PICKLE_BYTES))
+        if (_Unpickler(pickles).load(), _Unpickler(pickles).load()) != LEGACY:
+            raise ValueError("a pickle that torch did not write")
+        if _Unpickler(pickles).load().get("little_endian") is not True:
+            raise ValueError("written on a big-endian machine")
+        reader = _Unpickler(pickles)
+        content, keys = reader.load(), _Unpickler(pickles).load()
+        place, end = pickles.tell(), os.fstat(self._file.fileno()).st_size
+        for key in keys:
+            self._file.seek(min(place, end))
+            size = int.from_bytes(self._file.read(8), "little")
+            size *= _little(reader.storages[key]).itemsize
+            self._places[key] = place + 8, max(0, min(size, end - place - 8))
+            place += 8 + size
+        return content
+
+    def _bytes(self, key: str) -> bytes:
+        if self._latest[0] != key:
+            if self._zip is None:
+                start, size = self._places[key]
+                self._file.seek(start)
+                data = self._file.read(size)
+            else:
+                info = self._zip.getinfo(f"{self._root}/data/{key}")
+                if info.compress_type != zipfile.ZIP_STORED:
+                    raise ValueError("compressed, which torch never does")
+                data = self._zip.read(info)
+            self._latest = key, data
+        return self._latest[1]
 
     def read(self, tensor: Tensor, name: str) -> np.ndarray:
-        """The numbers of a tensor, called `name` in errors."""
-        record = f"{self._root}/data/{tensor.storage.key}"
+        """The numbers of a tensor, called `name` in errors; bfloat16 as float32."""
         try:
-            info = self._zip.getinfo(record)
-            if info.compress_type != zipfile.ZIP_STORED:
-                raise UserError(f"{self.path}: tensor {name}: compressed, which torch never writes")
-            data = self._zip.read(info)
-        except (KeyError, zipfile.BadZipFile, EOFError, RuntimeError, OSError) as error:
-            raise UserError(f"{self.path}: tensor {name}: damaged record ({error!r})") from None
-        bfloat16 = tensor.storage.dtype == "bfloat16"
-        dtype = np.dtype("<u2" if bfloat16 else tensor.storage.dtype)
-        numbers = np.frombuffer(data[: len(data) // dtype.itemsize * dtype.itemsize], dtype)
+            numbers = as_numbers(self._bytes(tensor.storage.key), tensor.storage.dtype)
+        except (KeyError, ValueError, EOFError, RuntimeError, OSError, zipfile.BadZipFile) as error:
+            raise UserError(
+                f"{self.path}: tensor {name}: damaged record ({error!r:.200}); fetch it again"
+            ) from None
         last = tensor.offset + sum((n - 1) * s for n, s in zip(tensor.shape, tensor.strides))
         if last >= len(numbers) or math.prod(tensor.shape) > len(numbers):
             raise UserError(f"{self.path}: tensor {name}: cut short; fetch the checkpoint again")
-        if bfloat16:
-            numbers = (numbers.astype("<u4") << 16).view("<f4")
-        strides = [s * numbers.itemsize for s in tensor.strides]
+        # The stride of a dimension of one element means nothing, and may be any number.
+        steps = [s * numbers.itemsize if n > 1 else 0 for n, s in zip(tensor.shape, tensor.strides)]
         view = np.lib.stride_tricks.as_strided(
-            numbers[tensor.offset :], tensor.shape, strides, writeable=False
+            numbers[tensor.offset :], tensor.shape, steps, writeable=False
         )
         return np.ascontiguousarray(view).reshape(tensor.shape)
 
 
-def plain(value: Any) -> Any:
-    """omegaconf's pickled containers and values as dicts, lists and plain values.
+def _little(dtype: str) -> np.dtype:
+    return np.dtype("uint16" if dtype == "bfloat16" else dtype).newbyteorder("<")
 
-    Members of an enumeration come as their value, classes as their dotted name. Raises `UserError`
-    for settings that are nested too deeply or refer to each other too often.
+
+def as_numbers(data: bytes, dtype: str) -> np.ndarray:
+    """The numbers in little-endian bytes, those of bfloat16 as float32, which holds them all."""
+    kind = _little(dtype)
+    numbers = np.frombuffer(data, kind, len(data) // kind.itemsize)
+    return (numbers.astype("<u4") << 16).view("<f4") if dtype == "bfloat16" else numbers
+
+
+def mapping(value: Any) -> dict | None:
+    """The items of a dictionary, or of an inert one; None for anything else."""
+    return value if isinstance(value, dict) else getattr(value, "mapping", None) or None
+
+
+def plain(value: Any, path: str | Path) -> Any:
+    """Pickled settings of a checkpoint as dicts, lists and plain values.
+
+    omegaconf's containers and values, name spaces, data classes and dictionaries of other classes
+    come as what they hold, members of an enumeration as their value, classes as their dotted name.
+    Raises `UserError` for settings that are nested too deeply or refer to each other too often.
     """
     nodes = 0
 
@@ -250,7 +313,7 @@ def plain(value: Any) -> Any:
         nonlocal nodes
         nodes += 1
         if depth > 32 or nodes > MAX_NODES:
-            raise UserError("the checkpoint's settings are nested too deeply")
+            raise UserError(f"{path}: the checkpoint's settings are nested too deeply")
         if isinstance(value, dict):
             return {str(key): convert(item, depth + 1) for key, item in value.items()}
         if isinstance(value, (list, tuple)) and not isinstance(value, (Tensor, Storage)):
@@ -259,11 +322,13 @@ def plain(value: Any) -> Any:
             state = value.state
             if isinstance(state, tuple) and len(state) == 2 and isinstance(state[1], dict):
                 state = state[1]
-            if isinstance(state, dict):
-                for key in ("_content", "_val"):
-                    if key in state:
-                        return convert(state[key], depth + 1)
-            return convert(value.args[0], depth + 1) if value.args else None
+            if not isinstance(state, dict):
+                state = {}
+            for key in ("_content", "_val"):
+                if key in state:
+                    return convert(state[key], depth + 1)
+            first = value.args[0] if value.args else None
+            return convert(value.mapping or value.items or first or state or None, depth + 1)
         if isinstance(value, type) and issubclass(value, Inert):
             return value.name
         return value if isinstance(value, (bool, int, float, str)) else None

@@ -1,31 +1,60 @@
 """Audio files to 16 kHz mono samples, and the refusal of what is not a usable recording.
 
-Any rate, channel count and format that libsndfile reads is accepted: channels are averaged and
-other rates resampled with soxr. What is already 16 kHz, mono and 16 bit keeps its exact samples.
+Any rate, channel count and format that libsndfile reads is accepted, and with PyAV installed those
+of FFmpeg. A file is read until its decoder ends: what its header says of the length is a hint, and
+proof of a cut file only where the format is uncompressed and the length plausible. Channels are
+averaged and other rates resampled with soxr. What is already 16 kHz, mono and 16 bit keeps its
+exact samples.
 """
 
 from __future__ import annotations
 
 import contextlib
+import io
+import mmap
+import os
 import re
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import soundfile
 
 from deepspeech2.cli import UserError
+from deepspeech2.corpus import mpeg
 
 SAMPLE_RATE = 16000  # Hz
 MIN_SAMPLES = 161  # the spectrogram's reflection padding needs one more than half a window
-SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au", ".sph", ".w64")
-MAX_SECONDS = 3600
+# What FFmpeg reads and libsndfile does not, with FFmpeg's name of the container. Naming it keeps
+# FFmpeg from taking a file for a playlist, which would open other files and addresses.
+FFMPEG = {
+    **dict.fromkeys((".m4a", ".mp4", ".m4b", ".3gp", ".mov"), "mov"),
+    **dict.fromkeys((".webm", ".mka", ".mkv"), "matroska"),
+    ".aac": "aac",
+    ".amr": "amr",
+    ".wma": "asf",
+}
+SUFFIXES = (
+    *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au", ".sph", ".w64"),
+    *FFMPEG,
+)
+INSTALL = "pip install -r envs/formats.txt"
+MAX_SECONDS = 3600  # of an utterance
 MAX_VALUES = 1 << 29  # samples of all channels; 2 GiB as float32
+BLOCK = 1 << 16  # samples of each channel
 RATES = (1_000, 768_000)  # Hz
-CHUNK_LENGTH = r"^\s*(?:RIFF|RIFX|RF64|riff|data|FORM|SSND)\s*:\s*(\d+) \(should be (\d+)\)"
+CHUNKS = "RIFF|RIFX|RF64|riff|data|FORM|SSND|Data Size|Riff size"
+CHUNK_LENGTH = rf"^\s*(?:{CHUNKS})\s*:\s*(\d+) \(should be (\d+)\)"
 PLAIN = ("WAV", "PCM_16", SAMPLE_RATE, 1)  # of whose samples `read` changes nothing
-UNKNOWN_LENGTH = 0x7FFFFF00  # a chunk this long was written by a streaming encoder, not cut
+UNKNOWN_LENGTH = 0x7FFFF000  # from here on, a length was written by a program that streams
+UNKNOWN_FRAMES = 1 << 60
+OGG_PAGE = 65307  # bytes, at most
+LATE = 0.05  # seconds that a segment may end behind its recording
+CLIPPED = 1e-3  # share of the samples
+QUIET = 0.01  # -40 dB of full scale
+UNEQUAL = 0.01  # of the peak
 
 
 class Audio(NamedTuple):
@@ -35,52 +64,30 @@ class Audio(NamedTuple):
     notes: list[str]
 
 
+class _Forward(soundfile.SoundFile):
+    """A file that is read on until its decoder ends: soundfile stops where the header says."""
+
+    def seekable(self) -> bool:
+        return False
+
+
+class _Stream(NamedTuple):
+    """Sound as it is decoded: blocks are (n, channels) int16 or float32."""
+
+    rate: int
+    channels: int
+    blocks: Iterator[np.ndarray]
+
+
 def read(path: str | Path) -> Audio:
     """Read one recording. Raises `UserError` naming the file for everything that is not speech."""
-    try:
-        with soundfile.SoundFile(str(path)) as file:
-            rate, channels = file.samplerate, file.channels
-            dtype = "int16" if file.subtype in ("PCM_16", "PCM_S8", "PCM_U8") else "float32"
-            declared = file.frames
-            if not RATES[0] <= rate <= RATES[1]:
-                raise UserError(f"{path}: a sample rate of {rate} Hz; replace the file")
-            if declared > MAX_SECONDS * rate or declared * channels > MAX_VALUES:
-                raise UserError(
-                    f"{path}: longer than {MAX_SECONDS} s by its header; split or replace the file"
-                )
-            samples = file.read(dtype=dtype, always_2d=True)
-            cut = len(samples) < declared or _is_cut(file.extra_info)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such audio file") from None
-    except (soundfile.LibsndfileError, RuntimeError) as error:
-        if not Path(path).exists():
-            raise UserError(f"{path}: no such audio file") from None
-        reason = str(error).split(": ", 1)[-1].rstrip(".")
-        raise UserError(f"{path}: not readable as audio ({reason}); replace the file") from None
-    if cut:
-        raise UserError(f"{path}: cut short (the header promises more audio); replace the file")
-
-    notes = []
-    if len(samples) and channels > 1:
-        notes.append(f"{channels} channels averaged")
-        samples = to_float(samples).mean(axis=1, dtype=np.float32)
-    else:
-        samples = samples[:, 0] if len(samples) else np.zeros(0, np.int16)
-    check(samples, path)
-    if rate != SAMPLE_RATE:
-        import librosa  # slow to import, and most corpora never need it
-
-        notes.append(f"resampled from {rate} Hz")
-        samples = librosa.resample(
-            to_float(samples), orig_sr=rate, target_sr=SAMPLE_RATE, res_type="soxr_hq"
-        )
-    if len(samples) < MIN_SAMPLES:
-        seconds = len(samples) / SAMPLE_RATE
-        raise UserError(
-            f"{path}: too short ({seconds:.4f} s; the spectrogram needs {MIN_SAMPLES} samples, "
-            "0.0101 s); remove the utterance"
-        )
-    return Audio(samples, notes)
+    with _decoding(path) as stream:
+        blocks, count = [], 0
+        for block in stream.blocks:
+            count += len(block)
+            _require_short(count, stream, path)
+            blocks.append(block)
+    return _finish(np.concatenate(blocks) if blocks else np.zeros((0, 1), "i2"), stream.rate, path)
 
 
 def read_segments(
@@ -88,12 +95,65 @@ def read_segments(
 ) -> Iterator[Audio]:
     """The segments (start, end, channel) of a recording, in their order, decoded once.
 
-    Times are in seconds; an end of None is the recording's, a channel of None the mean of all.
+    Times are in seconds; an end of None is the recording's, a channel of None the mean of all. A
+    segment is cut at the recording's own rate, then converted. Segments that come in the order of
+    time are never all in memory.
     """
     if list(segments) == [(0.0, None, None)]:
         yield read(path)
         return
-    raise NotImplementedError  # issue 19, audio
+    waiting = sorted(range(len(segments)), key=lambda number: segments[number][0])
+    parts: dict[int, list[np.ndarray]] = {}
+    done: dict[int, Audio] = {}
+    following, place = 0, 0
+    with _decoding(path) as stream:
+
+        def bounds(number: int) -> tuple[int, int | None]:
+            start, end, channel = segments[number]
+            where = f"{path}: from {start:g} to {'its end' if end is None else f'{end:g}'} s"
+            if start < 0 or (end is not None and end <= start):
+                raise UserError(f"{where}: not a time in the recording; correct the segment")
+            if channel is not None and not 0 <= channel < stream.channels:
+                raise UserError(
+                    f"{where}: channel {channel} of {stream.channels}, counted from 0; correct it"
+                )
+            return round(start * stream.rate), None if end is None else round(end * stream.rate)
+
+        def close(number: int) -> None:
+            samples = np.concatenate(parts.pop(number))
+            channel, start = segments[number][2], segments[number][0]
+            samples = samples if channel is None else samples[:, channel : channel + 1]
+            done[number] = _finish(samples, stream.rate, f"{path}: at {start:g} s")
+
+        limits = {number: bounds(number) for number in waiting}
+        for block in stream.blocks:
+            while waiting and limits[waiting[0]][0] < place + len(block):
+                parts[waiting.pop(0)] = []
+            for number in list(parts):
+                start, end = limits[number]
+                inside = block[max(0, start - place) : None if end is None else end - place]
+                parts[number].append(inside.copy())  # else the whole block would be kept
+                _require_short(sum(map(len, parts[number])), stream, path)
+                if end is not None and end <= place + len(block):
+                    close(number)
+            place += len(block)
+            while following in done:
+                yield done.pop(following)
+                following += 1
+        for number in list(parts):
+            if (limits[number][1] or 0) > place + LATE * stream.rate:
+                waiting.append(number)
+            else:
+                close(number)
+    if waiting:
+        start, end, _ = segments[min(waiting)]
+        raise UserError(
+            f"{path}: a segment from {start:g} to {'its end' if end is None else f'{end:g}'} s, "
+            f"but the recording ends at {place / stream.rate:.3f} s; correct the segment"
+        )
+    while following in done:
+        yield done.pop(following)
+        following += 1
 
 
 def length(path: str | Path) -> tuple[int, list[str]]:
@@ -127,6 +187,221 @@ def to_float(samples: np.ndarray) -> np.ndarray:
     if samples.dtype == np.int16:
         return samples.astype(np.float32) / np.float32(32768)
     return samples.astype(np.float32, copy=False)
+
+
+def _require_short(count: int, stream: _Stream, path: str | Path) -> None:
+    if count > MAX_SECONDS * stream.rate or count * stream.channels > MAX_VALUES:
+        raise UserError(f"{path}: longer than {MAX_SECONDS} s; split or replace the file")
+
+
+def _finish(samples: np.ndarray, rate: int, where: str | Path) -> Audio:
+    """Samples (n, channels) at `rate` as they are used, with notes."""
+    notes, channels = [], samples.shape[1]
+    if len(samples) and channels > 1:
+        values = to_float(samples)
+        apart = np.ptp(values, axis=1).max() > UNEQUAL * np.abs(values).max()
+        notes.append(f"{channels} channels averaged{', which differ' if apart else ''}")
+        samples = values.mean(axis=1, dtype=np.float32)
+    else:
+        samples = samples[:, 0]
+    check(samples, where)
+    if rate != SAMPLE_RATE:
+        import librosa  # slow to import, and most corpora never need it
+
+        upper = f": nothing above {rate // 2} Hz" if rate < SAMPLE_RATE else ""
+        notes.append(f"resampled from {rate} Hz{upper}")
+        samples = librosa.resample(
+            to_float(samples), orig_sr=rate, target_sr=SAMPLE_RATE, res_type="soxr_hq"
+        )
+    if len(samples) < MIN_SAMPLES:
+        seconds = len(samples) / SAMPLE_RATE
+        raise UserError(
+            f"{where}: too short ({seconds:.4f} s; the spectrogram needs {MIN_SAMPLES} samples, "
+            "0.0101 s); remove the utterance"
+        )
+    level = np.abs(to_float(samples))
+    if (level >= 32767 / 32768).mean() > CLIPPED:
+        notes.append("clipped")
+    if level.max() < QUIET:
+        notes.append("very quiet: its peak is below -40 dB of full scale")
+    return Audio(samples, notes)
+
+
+@contextlib.contextmanager
+def _decoding(path: str | Path) -> Iterator[_Stream]:
+    """The sound of a file. What cannot be decoded to its end is a `UserError`."""
+    try:
+        with contextlib.ExitStack() as stack:
+            stream = _open(str(path), stack)
+            if not RATES[0] <= stream.rate <= RATES[1]:
+                raise UserError(f"{path}: a sample rate of {stream.rate} Hz; replace the file")
+            yield stream
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such audio file") from None
+    except (soundfile.LibsndfileError, RuntimeError) as error:
+        if not Path(path).exists():
+            raise UserError(f"{path}: no such audio file") from None
+        reason = str(error).split(": ", 1)[-1].rstrip(".")
+        raise UserError(f"{path}: not readable as audio ({reason}); replace the file") from None
+
+
+def _open(path: str, stack: contextlib.ExitStack) -> _Stream:
+    try:
+        source = _riff(path)
+        file = stack.enter_context(_Forward(path if source is None else io.BytesIO(source)))
+    except soundfile.LibsndfileError:
+        form = FFMPEG.get(os.path.splitext(path)[1].lower())
+        if form is None or not os.path.exists(path):
+            raise
+        return _ffmpeg(path, form, stack)
+    if "MPEG" in file.subtype:
+        return _mp3(path, file, source, stack)
+    if file.format == "OGG":
+        _require_last_page(path)
+    dtype = "int16" if file.subtype in ("PCM_16", "PCM_S8", "PCM_U8") else "float32"
+    promised = max(file.frames, _nist_frames(path) if file.format == "NIST" else 0)
+    return _Stream(file.samplerate, file.channels, _blocks(path, file, dtype, promised))
+
+
+def _blocks(path: str, file: soundfile.SoundFile, dtype: str, promised: int) -> Iterator:
+    """All that the decoder gives; fewer samples than `promised` are a cut file."""
+    count = 0
+    while True:
+        block = file.read(BLOCK, dtype=dtype, always_2d=True)
+        count += len(block)
+        if len(block):
+            yield block
+        if len(block) < BLOCK:
+            break
+    if _is_cut(file.extra_info) or count < promised < UNKNOWN_FRAMES:
+        raise _cut(path)
+
+
+def _cut(path: str) -> UserError:
+    return UserError(f"{path}: cut short (the header promises more audio); replace the file")
+
+
+def _riff(path: str) -> bytes | None:
+    """What libsndfile should read in place of a WAV: its MP3 data, or a copy with a right length.
+
+    None where it can read the file itself.
+    """
+    with open(path, "rb") as file:
+        if file.read(4) != b"RIFF" or file.read(8)[4:] != b"WAVE":
+            return None
+        tag = 0
+        while len(chunk := file.read(8)) == 8:
+            name, size = chunk[:4], int.from_bytes(chunk[4:], "little")
+            if name == b"fmt ":
+                tag = int.from_bytes(file.read(2), "little")
+                file.seek(size + size % 2 - 2, os.SEEK_CUR)
+                continue
+            if name != b"data":
+                file.seek(size + size % 2, os.SEEK_CUR)
+                continue
+            start = file.tell()
+            left = os.fstat(file.fileno()).st_size - start
+            if tag == 0x55:  # MP3
+                return file.read(min(size, left) if size else left)
+            if size or not left or left > 4 * MAX_VALUES:
+                return None
+            # The program that wrote it never came back to its header.
+            file.seek(0)
+            head = file.read(start - 4)
+            return (
+                head[:4]
+                + (start + left - 8).to_bytes(4, "little")
+                + head[8:]
+                + (left.to_bytes(4, "little") + file.read()[4:])
+            )
+    return None
+
+
+def _mp3(path: str, file: Any, data: bytes | None, stack: contextlib.ExitStack) -> _Stream:
+    """An MP3, whose length is that of its frames.
+
+    libsndfile stops at the length that it guesses, but for a pipe, which has none. Where the table
+    in the first frame counts all, libsndfile reads the file itself, without the encoder's delay.
+    """
+    if data is None:
+        opened = stack.enter_context(Path(path).open("rb"))  # noqa: SIM115
+        data = stack.enter_context(mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ))
+    found = mpeg.frames(data)
+    if found is None:
+        raise UserError(f"{path}: not readable as audio (no MP3 frames); replace the file")
+    if found.cut or (found.declared or 0) > len(found.slices):
+        raise _cut(path)
+    if found.declared == len(found.slices):
+        return _Stream(file.samplerate, file.channels, _blocks(path, file, "float32", file.frames))
+    reading, writing = os.pipe()
+
+    def feed() -> None:
+        with contextlib.suppress(BrokenPipeError), open(writing, "wb") as pipe:
+            for start, end in found.slices:
+                pipe.write(data[start:end])
+
+    feeder = threading.Thread(target=feed)
+    stack.callback(feeder.join)
+    stack.callback(os.close, reading)
+    feeder.start()
+    piped = stack.enter_context(_Forward(reading, closefd=False))
+    # A decoder may need a frame or two to begin.
+    promised = (len(found.slices) - 2) * found.samples
+    return _Stream(piped.samplerate, piped.channels, _blocks(path, piped, "float32", promised))
+
+
+def _ffmpeg(path: str, form: str, stack: contextlib.ExitStack) -> _Stream:
+    """What FFmpeg reads, through PyAV."""
+    try:
+        import av
+    except ImportError:
+        raise UserError(
+            f"{path}: libsndfile cannot read it; install FFmpeg's decoders: {INSTALL}"
+        ) from None
+    try:
+        opened = stack.enter_context(Path(path).open("rb"))  # noqa: SIM115
+        container = stack.enter_context(av.open(opened, format=form))
+        stream = next(iter(container.streams.audio))
+    except StopIteration:
+        raise UserError(f"{path}: holds no sound; remove the utterance") from None
+    except (av.FFmpegError, ValueError) as error:
+        raise UserError(f"{path}: not readable as audio ({error}); replace the file") from None
+    rate, channels = stream.rate, stream.channels
+    seconds = float(stream.duration * stream.time_base) if stream.duration else 0.0
+
+    def blocks() -> Iterator[np.ndarray]:
+        flat = av.AudioResampler(format="flt", layout=stream.layout, rate=rate)
+        count = 0
+        try:
+            for frame in container.decode(stream):
+                for part in flat.resample(frame):
+                    block = part.to_ndarray().reshape(-1, channels)
+                    count += len(block)
+                    yield block
+        except (av.FFmpegError, ValueError) as error:
+            raise UserError(f"{path}: not readable as audio ({error}); replace the file") from None
+        if count < (seconds - 0.2) * rate:
+            raise _cut(path)
+
+    return _Stream(rate, channels, blocks())
+
+
+def _nist_frames(path: str) -> int:
+    """How many samples of each channel a NIST Sphere file's header promises."""
+    with open(path, "rb") as file:
+        found = re.search(rb"^sample_count -i (\d{1,18})\s*$", file.read(1024), re.M)
+    return int(found.group(1)) if found else 0
+
+
+def _require_last_page(path: str) -> None:
+    """Refuse an Ogg file whose last page lacks bytes."""
+    with open(path, "rb") as file:
+        file.seek(max(0, os.path.getsize(path) - OGG_PAGE))
+        tail = file.read()
+    page = tail[tail.rfind(b"OggS") :]
+    count = page[26] if len(page) > 26 else 255
+    if len(page) < 27 + count + sum(page[27 : 27 + count]):
+        raise _cut(path)
 
 
 def _is_cut(extra_info: str) -> bool:

@@ -175,6 +175,7 @@ ROW_FILES = (
     "agreement.json",
     "timing.json",
     "posteriors.json",
+    "corpus.json",
     "../single_stream.json",
 )
 
@@ -212,14 +213,15 @@ def row_content():
         },
         "timing.json": timing_content(),
         "posteriors.json": {"sha256": "7" * 64, "classes": 29, "run": run, "utterances": []},
+        "corpus.json": {"layout": "folder", "passed_over": {}, "notes": {}, "utterances": []},
         "../single_stream.json": timing_content(scenario="single_stream"),
     }
 
 
-def write_row(results: Path, row: str, **changes) -> Path:
+def write_row(results: Path, row: str, split="all", **changes) -> Path:
     """The path of a row's record, made with its files; some top-level keys are changed by file.
 
-    `changes` are `score`, `agreement`, `timing`, `single_stream` and `posteriors`.
+    `changes` are `score`, `agreement`, `timing`, `single_stream`, `posteriors` and `corpus`.
     """
     folder = results / row
     folder.mkdir(parents=True, exist_ok=True)
@@ -229,7 +231,7 @@ def write_row(results: Path, row: str, **changes) -> Path:
     record.main(
         *(folder / name for name in ROW_FILES),
         row,
-        {"decoder": {"name": "greedy"}},
+        {"decoder": {"name": "greedy"}, "dataset": {"split": split}},
         folder / "record.json",
     )
     return folder / "record.json"

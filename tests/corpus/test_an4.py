@@ -129,7 +129,9 @@ def test_missing_and_foreign_utterances_are_named(tmp_path):
     content = files()
     table = hashes(tmp_path / "h.tsv")
     partial = {k: v for k, v in content.items() if "an2" not in k}
-    refuse(write_tar(tmp_path / "a.tar.gz", partial), table, "1 of 3", "an2-fbbh-b")
+    refuse(write_tar(tmp_path / "a.tar.gz", partial), table, "1 no_audio", "an2-fbbh-b")
+    lines = {k: v.replace(b"GO (an2-fbbh-b)\n", b"") for k, v in partial.items()}
+    refuse(write_tar(tmp_path / "a.tar.gz", lines), table, "1 of 3", "an2-fbbh-b")
     foreign = {**content, "an4/wav/an4_clstk/fash/an9-fash-b.raw": encode("an1-fash-b", "raw")}
     refuse(write_tar(tmp_path / "b.tar.gz", foreign), table, "an9-fash-b")
 
@@ -267,7 +269,7 @@ def test_a_table_of_hashes_that_is_none(tmp_path):
     source = write_tar(tmp_path / "a.tar.gz", files())
     for text in ("id\tpcm_sha256\nan1-fash-b\tx\n", "x" * 200_000 + "\n1\n"):
         (tmp_path / "h.tsv").write_text(text)
-        refuse(source, tmp_path / "h.tsv", "h.tsv: not a table with the columns")
+        refuse(source, tmp_path / "h.tsv", "h.tsv: line 1: needs the headings")
 
 
 def test_a_fetched_archive_that_is_damaged_names_the_command(tmp_path):

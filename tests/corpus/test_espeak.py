@@ -53,7 +53,7 @@ def test_lines_are_read_by_id(tmp_path):
         ((LINE.replace("50", "100"),), "pitch must be a whole number from 0 to 99"),
         ((LINE.replace("50", "5" * 5000),), "pitch must be a whole number from 0 to 99"),
         ((LINE.replace("150", "fast"),), "words_per_minute must be a whole number"),
-        (("a\tGO\n",), "is not a voice"),
+        (("a\tGO\n",), "2 cells under 5 headings"),
     ],
 )
 def test_what_cannot_be_spoken_is_one_line(lines, words, tmp_path):

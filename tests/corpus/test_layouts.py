@@ -75,12 +75,12 @@ def test_bad_folders(tmp_path):
     (folder / "u1.txt").write_text(" \n")
     refuse("folder", folder, "'u1'", "empty")
     (folder / "u1.txt").unlink()
-    refuse("folder", folder, "u1.txt", "no such transcript")
+    refuse("folder", folder, "u1.wav", "1 no_text", "skip: [no_text]")
     (folder / "u1.txt").write_bytes(b"\xff\xfe\x00")
     refuse("folder", folder, "u1.txt", "UTF-8")
     (folder / "u1.txt").write_text("YES")
     soundfile.write(folder / "u1.flac", tone(), 16000)
-    refuse("folder", folder, "'u1'", "u1.flac", "u1.wav")
+    refuse("folder", folder, "1 duplicate", "u1.flac", "u1.wav")
 
 
 @pytest.mark.parametrize("link", ["u1.txt", "u1.wav"])
@@ -96,13 +96,13 @@ def test_bad_tables(tmp_path):
     table = tmp_path / "t.tsv"
     refuse("tsv", table, "no such table")
     table.write_text("path\ttext\na.wav\tYES\n")
-    refuse("tsv", table, "line 2", "transcript")
+    refuse("tsv", table, "line 1: needs the headings path and transcript")
     table.write_text("path\ttranscript\n../secret.wav\tYES\n")
     refuse("tsv", table, "line 2", "outside")
     table.write_text("path\ttranscript\n/etc/passwd\tYES\n")
     refuse("tsv", table, "outside")
     table.write_text("path\ttranscript\na.wav\tYES\nb/../a.wav\tNO\n")
-    refuse("tsv", table, "two recordings", "'a'")
+    refuse("tsv", table, "1 duplicate", "'a'")
     table.write_bytes(b"\xff\xfe\x00\x01")
     refuse("tsv", table, "UTF-8")
 
@@ -123,7 +123,7 @@ def test_bad_tables(tmp_path):
         ),
         (
             '{"root_path": ".", "samples": [{"wav_path": "a", "transcript_path": "b"}]}',
-            "b: no such",
+            "1 no_text",
         ),
         ("[" * 100000, "nested too deeply"),
     ],
@@ -200,10 +200,11 @@ def test_byte_order_marks_and_quotes_are_plain_text(tmp_path):
 def test_what_is_no_recording_is_left_out(tmp_path):
     folder = write_folder(tmp_path / "set", ("A",))
     (folder / "folder.wav").mkdir()
-    os.mkfifo(folder / "pipe.wav")  # whoever opened it to read would wait forever
-    (folder / "._u0.wav").write_bytes(b"left by another system")
     (folder / "notes.md").write_text("x")
     assert ids("folder", folder) == [("u0", "A")]
+    os.mkfifo(folder / "pipe.wav")  # whoever opened it to read would wait forever
+    (folder / "._u0.wav").write_bytes(b"left by another system")
+    refuse("folder", folder, "1 unreadable", "1 hidden", "pipe.wav", "skip: [unreadable, hidden]")
     assert watched("folder", folder) == ["._u0.wav", "u0.txt", "u0.wav"]
 
 

@@ -19,7 +19,9 @@ CONFIGURATION = {
 GIVEN = json.dumps(CONFIGURATION)
 
 
-OPTIONS = ("--score", "--agreement", "--timing", "--posteriors-index", "--single-stream")
+OPTIONS = (
+    "--score", "--agreement", "--timing", "--posteriors-index", "--corpus-index", "--single-stream"
+)  # fmt: skip
 
 
 def build(results, row=ROW, configuration=GIVEN, stream=None):
@@ -37,7 +39,9 @@ def test_a_record_has_everything_of_its_row(tmp_path):
     environment = timing["environment"]
     changes = {"utterances_per_s": 3.5, "batch_ms": [1.5]}
     about = {"environment": {**environment, "threads": 1}, "versions": {"torch": "2.9.0"}}
-    write_row(tmp_path, ROW, single_stream={**changes, **about})
+    utterances = [{"split": "test", "notes": ["clipped"]}, {"split": "test"}, {"split": "train"}]
+    corpus = {"passed_over": {"other": 3, "no_text": 2}, "utterances": utterances}
+    write_row(tmp_path, ROW, single_stream={**changes, **about}, corpus=corpus)
     result = build(tmp_path)
     assert result.returncode == 0, result.stderr
     found = json.loads((tmp_path / "made.json").read_text())
@@ -91,6 +95,14 @@ def test_a_record_has_everything_of_its_row(tmp_path):
         "checkpoint": "a.ckpt",
         "parameters": 5580832,
         "manifest": "an4_test_manifest.json",
+        "corpus": {
+            "layout": "folder",
+            "split": "test",
+            "utterances": 2,
+            "skipped": {"no_text": 2},
+            "other_files": 3,
+            "notes": {"clipped": 1},
+        },
         "accuracy": given["score.json"],
         "agreement": given["agreement.json"],
     }
@@ -128,7 +140,7 @@ def test_a_record_is_read_as_it_was_written(tmp_path):
 def test_missing_or_broken_files_are_named(tmp_path):
     write_row(tmp_path, ROW)
     files = [tmp_path / ROW / name for name in ROW_FILES]
-    for name in ("score.json", "agreement.json", "timing.json", "posteriors.json"):
+    for name in ("score.json", "agreement.json", "timing.json", "posteriors.json", "corpus.json"):
         path = tmp_path / ROW / name
         content = path.read_text()
         for damage in (None, "{"):

@@ -182,6 +182,48 @@ def test_coverage_is_told_once_for_all_rows_that_have_it(tmp_path):
     ]
 
 
+SKIPPED = {"passed_over": {"no_audio": 2, "other": 9, "unreadable": 1}}
+CHANGED = {
+    "utterances": [
+        {"split": split, "notes": notes}
+        for split, notes in (
+            ("test", ["resampled from 8000 Hz"]),
+            ("test", ["resampled from 8000 Hz", "2 channels averaged"]),
+            ("test", []),
+            ("train", ["resampled from 44100 Hz"]),
+        )
+    ]
+}
+
+
+@pytest.mark.parametrize(
+    ("split", "corpus", "expected"),
+    [
+        ("all", {}, ["d: scored 130 of 131 utterances, empty 7."]),
+        ("all", {"passed_over": {"other": 1}}, ["d: scored 130 of 131 utterances, empty 7."]),
+        (
+            "all",
+            SKIPPED,
+            ["d: scored 130 of 134 utterances: 3 skipped (2 no_audio, 1 unreadable), empty 7."],
+        ),
+        (
+            "test",
+            {**SKIPPED, **CHANGED},
+            [
+                "d: scored 130 of 131 utterances, empty 7; 3 skipped (2 no_audio, 1 unreadable) in "
+                "all splits.",
+                "d: 2 of 3 recordings resampled from 8000 Hz; "
+                "1 of 3 recordings 2 channels averaged.",
+            ],
+        ),
+    ],
+)
+def test_what_a_corpus_lost_is_told(tmp_path, split, corpus, expected):
+    build(tmp_path, [write_row(tmp_path, "d/m/e/bs1", split=split, corpus=corpus)])
+    lines = (tmp_path / "table.md").read_text().splitlines()
+    assert [line[2:] for line in lines if line.startswith("- d: ")] == expected
+
+
 def test_a_single_stream_of_another_machine_is_told(tmp_path):
     """It is measured once for all batch sizes, so maybe with other threads, or elsewhere."""
     environment = {**timing_content()["environment"], "threads": 1, "cpu": "Another CPU"}

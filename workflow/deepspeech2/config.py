@@ -103,11 +103,12 @@ class Run(Entry):
 class Dataset(Entry):
     """A corpus, by name. It needs a layout, and a path or urls."""
 
-    layout: Literal[tuple(layouts.LAYOUTS)]
-    """an4: AN4's archive (tar or zip; .raw, .sph or .wav inside) or its unpacked folder;
-    folder: audio files, each with a .txt of the same name beside it; tsv: a table with the columns
-    path and transcript (and speaker), tab-separated; manifest: a deepspeech.pytorch manifest
-    (JSON); espeak: a table of texts that espeak-ng speaks (resources/synthetic/texts.tsv is one)"""
+    layout: Literal[(layouts.AUTO, *layouts.LAYOUTS)]
+    """auto: the one whose marks the path has; an4: AN4's archive (tar or zip; .raw, .sph or .wav
+    inside) or its unpacked folder; folder: audio files, each with a .txt of the same name beside
+    it; tsv: a table with the columns path and transcript (and speaker); manifest: a
+    deepspeech.pytorch manifest (JSON); espeak: a table of texts that espeak-ng speaks
+    (resources/synthetic/texts.tsv is one)"""
     path: Text | None = None
     """the local archive, folder, table or manifest"""
     urls: list[Annotated[str, StringConstraints(pattern="^https?://")]] = []
@@ -125,6 +126,13 @@ class Dataset(Entry):
     """a table of hashes that the audio must match, whatever its packaging"""
     published: FilePath | None = None
     """a table of published figures to stand beside ours"""
+    skip: _list(Literal[tuple(layouts.REASONS)]) = []
+    """reasons for which files and rows may be left out, and counted: no_audio, no_text, empty_text,
+    unreadable, duplicate, link, hidden, unsupported (docs/data.md); others stop the run"""
+    allow_outside: bool = False
+    """whether paths and links may lead out of the corpus's folder"""
+    empty_references: Literal["error", "score"] = "error"
+    """score: keep utterances whose transcript is empty, and count all that is written for them"""
 
 
 class Architecture(Entry):

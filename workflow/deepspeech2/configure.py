@@ -67,13 +67,13 @@ def complete(
     for key, kind in OVERRIDES.items():
         _override(config, key, kind)
     trained = [*config.train.datasets, *config.train.dev]
-    for name in (*config.run.datasets, *trained):
-        _check_dataset(config, name)
     for name in config.run.models:
         model = config.models[name]
         if (model.checkpoint is None) == (model.random is None):
             raise UserError(f"config: models.{name}: needs either a checkpoint or random")
     _check_sources(config)
+    for name in dict.fromkeys((*config.run.datasets, *trained)):
+        _check_dataset(config, name)
     _check_baseline(config)
     for name in config.run.engines:
         config.engine(name)
@@ -177,6 +177,10 @@ def _check_dataset(config: Config, name: str) -> None:
     dataset = config.datasets[name]
     if not (dataset.path or dataset.urls):
         raise UserError(f"config: datasets.{name}: needs a path or urls")
+    if dataset.layout == layouts.AUTO:
+        if not dataset.path:
+            raise UserError(f"config: datasets.{name}.layout: auto needs a path; name the layout")
+        dataset.layout = layouts.find(dataset.path)
     if dataset.split == "test" and "test" not in layouts.parts(dataset.layout):
         raise UserError(
             f"config: datasets.{name}.split: 'test': the layout {dataset.layout} has no such part; "

@@ -36,6 +36,7 @@ rule corpus:
     params:
         layout=of_dataset("layout"),
         source=lambda wildcards, input: input.archive or DATASETS[wildcards.dataset].path,
+        rules=lambda wildcards: json.dumps(rules_of(wildcards.dataset)._asdict()),
         text_case=of_dataset("text_case"),
         contents=lambda wildcards: (
             corpus_contents(wildcards.dataset)

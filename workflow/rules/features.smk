@@ -19,6 +19,7 @@ rule preprocess:
     threads: 2
     params:
         unknown_characters=of_dataset("unknown_characters"),
+        empty_references=of_dataset("empty_references"),
         code=code("features.preprocess"),
     shell:
         stage("features.preprocess")

@@ -208,6 +208,7 @@ rule record:
         agreement=rules.agreement.output.agreement,
         timing=rules.timing.output.timing,
         posteriors_index=rules.infer.output.index,
+        corpus_index=rules.corpus.output.index,
         single_stream=rules.single_stream.output.timing,
     output:
         record="results/{dataset}/{model}/{engine}/bs{batch_size}/record.json",

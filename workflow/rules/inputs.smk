@@ -7,6 +7,13 @@ def archive_of(wildcards):
     return [] if path else expand(rules.fetch_corpus.output, dataset=wildcards.dataset)
 
 
+def rules_of(dataset):
+    """What a dataset's user allows its layout."""
+    entry = DATASETS[dataset]
+    empty = entry.empty_references == "score"
+    return layouts.Rules(entry.skip, entry.allow_outside, empty_references=empty)
+
+
 @functools.cache
 def corpus_contents(dataset):
     """A hash of the files that a corpus is made from, of local ones."""
@@ -14,7 +21,7 @@ def corpus_contents(dataset):
     if not entry.path:
         return ""
     try:
-        files = layouts.create(entry.layout, entry.path).files()
+        files = layouts.create(entry.layout, entry.path, rules_of(dataset)).files()
     except (UserError, OSError, ValueError):
         files = [entry.path]  # the stage says what is wrong with it
     return FINGERPRINTS.of(files, Path(entry.path))

@@ -1,13 +1,14 @@
 """Make a corpus: audio and transcripts of a dataset in one checked, uniform folder.
 
 Reads a corpus in one of the layouts and writes `wav/<id>.wav` (16 kHz, mono) and `txt/<id>.txt`,
-with an index of every file's SHA-256. What cannot be read or makes no sense stops it with one line.
+with an index of every file's SHA-256. What cannot be read or makes no sense stops it with one line,
+or is left out and counted where the user allows it.
 With a table of PCM hashes, the corpus must have exactly its utterances, samples and transcripts.
 """
 
 from __future__ import annotations
 
-import csv
+from collections import Counter
 from pathlib import Path
 from typing import Literal
 
@@ -15,8 +16,8 @@ import numpy as np
 from scipy.io import wavfile
 
 from deepspeech2 import cli
-from deepspeech2.cli import Input, Output, UserError, log
-from deepspeech2.corpus import audio, layouts
+from deepspeech2.cli import Input, Output, Settings, UserError, log
+from deepspeech2.corpus import audio, layouts, tables
 from deepspeech2.corpus.labels import read as read_labels
 from deepspeech2.corpus.text import CASES
 from deepspeech2.corpus.utterance import Utterance
@@ -36,14 +37,7 @@ class Identity:
         self.rows: dict[str, dict[str, str]] = {}
         if table is None:
             return
-        try:
-            with open(table, encoding="utf-8", newline="") as file:
-                rows = csv.DictReader(file, delimiter="\t")
-                self.rows = {row["id"]: {key: row[key] for key in COLUMNS} for row in rows}
-        except FileNotFoundError:
-            raise UserError(f"{table}: no such table of PCM hashes") from None
-        except (KeyError, ValueError, csv.Error):
-            raise UserError(f"{table}: not a table with the columns {', '.join(COLUMNS)}") from None
+        self.rows = {row["id"]: row for _, row in tables.rows(table, COLUMNS, "\t", quoted=False)}
 
     def check_samples(self, name: str, sound: audio.Audio, where: Path) -> None:
         """Refuse an utterance that the table lacks, or has with other samples."""
@@ -86,6 +80,7 @@ class Identity:
 
 def write(layout: layouts.Layout, folder: Path, text_case: str, identity: Identity) -> list[dict]:
     """Fill `folder` with the corpus and return its index entries, sorted by id."""
+    notes: dict[str, list[str]] = {}
     with cli.progress(None, what="corpus", unit="utterance") as bar:
 
         def keep(name: str, sound: audio.Audio) -> None:
@@ -94,11 +89,14 @@ def write(layout: layouts.Layout, folder: Path, text_case: str, identity: Identi
             path.parent.mkdir(parents=True, exist_ok=True)
             # libsndfile puts the time of day into a float WAV; equal input gives equal bytes here.
             wavfile.write(str(path), audio.SAMPLE_RATE, sound.samples)
+            notes[name] = sound.notes
             for note in sound.notes:
                 log.info("%s: %s", name, note)
             bar.update()
 
         utterances = layout.read(keep)
+    for name in notes.keys() - {utterance.id for utterance in utterances}:
+        (folder / "wav" / f"{name}.wav").unlink()  # its text turned out to be missing
     parts = layout.parts_of(utterances)
     identity.check(utterances, parts, layout.source)
     entries = []
@@ -115,14 +113,16 @@ def write(layout: layouts.Layout, folder: Path, text_case: str, identity: Identi
                 "transcript": transcript,
                 "wav_sha256": sha256(folder / "wav" / f"{utterance.id}.wav"),
                 "txt_sha256": sha256(txt),
+                **({"notes": notes[utterance.id]} if notes[utterance.id] else {}),
             }
         )
     return entries
 
 
 def main(
-    layout: Literal[tuple(layouts.LAYOUTS)],
+    layout: Literal[(layouts.AUTO, *layouts.LAYOUTS)],
     source: Path,
+    rules: Settings | None,
     text_case: Literal[tuple(CASES)],
     labels: Input,
     pcm_sha256: Input | None,
@@ -132,8 +132,9 @@ def main(
 ) -> None:
     """Command line.
 
-    layout: how the corpus is held
+    layout: how the corpus is held; auto takes the layout that claims it
     source: its archive, folder, table or manifest
+    rules: what may be left out, and what else layouts.Rules has (JSON)
     text_case: what to do to the letters of the transcripts
     labels: the characters of its transcripts, the blank first (JSON)
     pcm_sha256: table of hashes that its audio must match (TSV)
@@ -143,11 +144,27 @@ def main(
     """
     alphabet = read_labels(labels)
     identity = Identity(pcm_sha256)
+    name = layouts.find(source) if layout == layouts.AUTO else layout
+    held = layouts.create(name, source, layouts.Rules(**(rules or {})))
     with replacing_folder(corpus) as folder:
-        utterances = write(layouts.create(layout, source), folder, text_case, identity)
-    write_json(index, {"layout": layout, "utterances": utterances})
+        try:
+            utterances = write(held, folder, text_case, identity)
+        except UserError as error:
+            raise UserError(f"{error}{layouts.advice(source, name)}") from None
+    for reason, found in held.passed_over.items():
+        for where in found:
+            log.info("passed over (%s): %s", reason, where)
+    notes = Counter(note for utterance in utterances for note in utterance.get("notes", ()))
+    content = {
+        "layout": name,
+        "passed_over": {reason: len(found) for reason, found in sorted(held.passed_over.items())},
+        "notes": dict(sorted(notes.items())),
+        "utterances": utterances,
+    }
+    write_json(index, content)
     write_json(labels_copy, alphabet)
-    log.info("%d utterances from %s", len(utterances), source)
+    mark = held.claims(source) or "whose marks it lacks"
+    log.info("%d utterances from %s, layout %s (%s)", len(utterances), source, name, mark)
 
 
 if __name__ == "__main__":

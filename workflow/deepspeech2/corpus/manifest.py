@@ -20,6 +20,7 @@ from deepspeech2.corpus.utterance import Utterance, check_id
 from deepspeech2.files import read_json, remedy, require_unaltered, write_json
 
 SPLITS = ("train", "val", "test", "all")
+KEYS = ("wav_path", "transcript_path", "id", "speaker", "wav_sha256", "txt_sha256")
 
 
 class Sample(NamedTuple):
@@ -43,22 +44,26 @@ class Sample(NamedTuple):
             if expected:
                 require_unaltered(path, expected, self.index)
 
-    def read(self) -> Utterance:
-        """The utterance with its text. Raises `UserError` where a file is altered or empty."""
+    def read(self, empty: bool = False) -> Utterance:
+        """The utterance with its text.
+
+        Raises `UserError` where a file is altered, or the text empty and `empty` does not allow it.
+        """
         self.require_unaltered()
         text = read_text(self.transcript)
-        if not text:
+        if not (text or empty):
             raise UserError(
                 f"{self.transcript}: the transcript is empty; write one, or remove its audio"
             )
         return self.utterance._replace(text=text)
 
 
-def read(manifest: str | Path) -> list[Sample]:
+def read(manifest: str | Path, outside: bool = False) -> list[Sample]:
     """The samples of a deepspeech.pytorch manifest, ours or another's, in its order.
 
     A relative `root_path` is resolved against the manifest's own folder; ids that the manifest
-    does not give are made from the paths. Whether the files exist is seen when they are read.
+    does not give are made from the paths. `outside` allows paths that lead out of the root. Whether
+    the files exist is seen when they are read.
     """
     manifest = Path(manifest)
     data = read_json(manifest)
@@ -71,16 +76,23 @@ def read(manifest: str | Path) -> list[Sample]:
     samples = []
     for number, entry in enumerate(entries):
         where = f"{manifest}: samples[{number}]"
-        values = entry if isinstance(entry, dict) else {}
-        if not all(isinstance(value, str) for value in values.values()):
-            raise UserError(f"{where}: all values must be text")
+        given = entry if isinstance(entry, dict) else {}
+        values = {key: given[key] for key in KEYS if given.get(key) is not None}
+        for key, value in values.items():
+            if not isinstance(value, str):
+                raise UserError(f"{where}: {key}: {value!r:.100} must be text")
+        if given.get("offset"):
+            raise UserError(
+                f"{where}: offset: a manifest's recordings are read whole; cut them, or use a "
+                "layout with segments"
+            )
         speaker = values.get("speaker", "")
         if not speaker.isprintable():
             raise UserError(f"{where}: the speaker has unprintable characters; rename it")
         wav, txt = values.get("wav_path"), values.get("transcript_path")
         if not wav or not txt:
             raise UserError(f"{where}: needs wav_path and transcript_path")
-        audio, transcript = inside(root, wav, where, folders), inside(root, txt, where, folders)
+        audio, transcript = (inside(root, name, where, folders, outside) for name in (wav, txt))
         utterance = Utterance(values.get("id") or id_of(audio, root), str(audio), speaker=speaker)
         check_id(utterance.id, where)
         hashes = (values.get(key, "") for key in ("wav_sha256", "txt_sha256"))

@@ -13,6 +13,8 @@ CASES = {"keep": str, "upper": str.upper, "lower": str.lower}
 
 def read_text(path: Path) -> str:
     """A transcript file's text on one line."""
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise UserError(f"{path}: not a file; write a transcript, or remove its audio")
     try:
         return clean(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
@@ -32,11 +34,16 @@ def resolved(folder: str) -> str:
 
 
 def inside(
-    root: Path, name: str, where: str | Path, resolved: Callable[[str], str] = resolved
+    root: Path,
+    name: str,
+    where: str | Path,
+    resolved: Callable[[str], str] = resolved,
+    outside: bool = False,
 ) -> Path:
-    """`root / name`, refused where it leads outside `root`. `resolved` is asked for folders only.
+    """`root / name`, refused where it leads outside `root`, unless `outside` allows it.
 
-    It works on text, for most of what reading a manifest takes goes here.
+    `resolved` is asked for folders only. It works on text, for most of what reading a manifest
+    takes goes here.
     """
     path = root / name
     try:
@@ -47,11 +54,23 @@ def inside(
         safe = real.startswith(f"{resolved(str(root)).rstrip('/')}/")
     except (ValueError, RuntimeError, OSError) as error:  # NUL bytes, loops of links
         raise UserError(f"{where}: {name!r}: invalid path ({error!r:.100}); rename it") from None
-    if not safe:
-        raise UserError(f"{where}: {name!r} leads outside {root}; move the file into the folder")
+    if not (safe or outside):
+        raise UserError(
+            f"{where}: {name!r} leads outside {root}; move the file into the folder, or set "
+            "allow_outside: true"
+        )
     return path
 
 
 def id_of(path: Path, root: Path) -> str:
-    """An utterance's id: its recording's path under `root` without suffix."""
-    return path.resolve().relative_to(root.resolve()).with_suffix("").as_posix()
+    """An utterance's id: its recording's path under `root` without suffix.
+
+    Where a link leads outside it is the link's path, and the whole path where that is outside, too.
+    """
+    for found, base in (
+        (path.resolve(), root.resolve()),
+        (Path(os.path.abspath(path)), Path(os.path.abspath(root))),
+    ):
+        if base in found.parents:
+            return found.relative_to(base).with_suffix("").as_posix()
+    return found.with_suffix("").as_posix().lstrip("/")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,24 +34,6 @@ def check_id(name: str, where: str | Path) -> None:
         raise UserError(f"{where}: {name!r:.100}: invalid utterance ID; rename it")
     if not name.isprintable():
         raise UserError(f"{where}: {name!r:.100} has unprintable characters; rename it")
-
-
-def checked(utterances: Iterable[Utterance], where: str | Path) -> Iterator[Utterance]:
-    """Utterances as they come, after a check that each has a text and an ID of its own."""
-    seen: dict[str, str] = {}
-    for utterance in utterances:
-        check_id(utterance.id, where)
-        if utterance.id in seen:
-            raise UserError(
-                f"{where}: two recordings have the id {utterance.id!r}: {seen[utterance.id]} and "
-                f"{utterance.audio}; rename one"
-            )
-        if not utterance.text:
-            raise UserError(f"{where}: the transcript of {utterance.id!r} is empty")
-        seen[utterance.id] = utterance.audio
-        yield utterance
-    if not seen:
-        raise UserError(f"{where}: no recordings in it")
 
 
 def held_out(speakers: Iterable[str]) -> set[str]:

@@ -11,11 +11,16 @@ from deepspeech2.features.spectrogram import Spectrogram
 
 
 class Settings(NamedTuple):
-    """Labels, spectrogram, and whether characters outside the labels are dropped, not refused."""
+    """Labels, spectrogram, and what of a transcript is not refused.
+
+    Characters outside the labels are dropped with `drop_unknown`, empty texts kept with
+    `keep_empty`.
+    """
 
     labels: list[str]
     spectrogram: Spectrogram
     drop_unknown: bool
+    keep_empty: bool = False
 
 
 class Measured(NamedTuple):
@@ -35,10 +40,10 @@ def measure(job) -> Measured:
     `job` is its position in the manifest, its Sample and Settings.
     """
     position, sample, settings = job
-    utterance = sample.read()
+    utterance = sample.read(settings.keep_empty)
     where = str(sample.transcript)
     targets = labels.encode(utterance.text, settings.labels, settings.drop_unknown, where)
-    if not "".join(settings.labels[t] for t in targets).strip():
+    if utterance.text and not "".join(settings.labels[t] for t in targets).strip():
         raise UserError(f"{where}: no character of the transcript is one of the labels")
     count, notes = audio.length(utterance.audio)
     needed = settings.spectrogram.n_fft // 2 + 1  # to reflect half a window at the ends

@@ -116,7 +116,9 @@ def _require_space(folder: Path, measured: list, size: int) -> None:
         )
 
 
-def read_settings(model: Path, dataset_labels: Path, unknown_characters: str) -> Settings:
+def read_settings(
+    model: Path, dataset_labels: Path, unknown_characters: str, empty_references: str
+) -> Settings:
     """Settings of a model; the dataset's labels must be the model's."""
     description = files.read_json(model)
     alphabet = labels.check(description["labels"], model)
@@ -127,7 +129,9 @@ def read_settings(model: Path, dataset_labels: Path, unknown_characters: str) ->
             f"{''.join(expected)!r}; set `labels` of the dataset to a file with the model's"
         )
     spectrogram_settings = Spectrogram(**description["spectrogram"])
-    return Settings(alphabet, spectrogram_settings, unknown_characters == "drop")
+    return Settings(
+        alphabet, spectrogram_settings, unknown_characters == "drop", empty_references == "score"
+    )
 
 
 def main(
@@ -137,6 +141,7 @@ def main(
     features: Output,
     index: Output,
     unknown_characters: Literal["error", "drop"] = "error",
+    empty_references: Literal["error", "score"] = "error",
     processes: Cores = CORES,
 ) -> None:
     """Command line.
@@ -147,9 +152,10 @@ def main(
     features: folder to write
     index: index to write (JSON)
     unknown_characters: error: stop at characters outside the labels; drop: remove them
+    empty_references: error: stop at transcripts that are empty; score: keep them
     processes: processes that share the work
     """
-    settings = read_settings(model, labels, unknown_characters)
+    settings = read_settings(model, labels, unknown_characters, empty_references)
     with files.replacing_folder(features) as folder:
         found = preprocess(manifest, settings, folder, processes)
     files.write_json(index, found)

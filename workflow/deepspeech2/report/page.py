@@ -35,7 +35,7 @@ from deepspeech2.model import posteriors as posteriors_file
 from deepspeech2.report import listing, media, summary
 from deepspeech2.report import published as published_figures
 from deepspeech2.report.figures import FIGURES
-from deepspeech2.report.rows import Row, groups, where
+from deepspeech2.report.rows import Row, coverage, groups, where
 from deepspeech2.report.style import INK
 
 MEDIA_BYTES = 4 << 20  # of all sounds and pictures, before base64 makes them a third larger
@@ -141,7 +141,7 @@ def sections(rows: Sequence[Row]) -> Iterator[dict]:
         accuracy = group[0].record["accuracy"]
         yield {
             "title": f"{group[0].dataset}, {group[0].model}, {where(group)}",
-            "coverage": accuracy["coverage"],
+            "coverage": coverage(group[0].record),
             "parts": {
                 kind: list(map(listing.flat, found))
                 for kind, found in {
@@ -248,7 +248,7 @@ def main(
         "where": where,
         "records": {
             row.name: json.dumps(
-                {k: row.record[k] for k in ("configuration", "environment", "hashes")},
+                {k: row.record[k] for k in ("configuration", "environment", "corpus", "hashes")},
                 indent=1,
                 ensure_ascii=False,
             )

@@ -7,9 +7,11 @@ report and comparisons read records and nothing else of a row but its transcript
 from __future__ import annotations
 
 import re
+from collections import Counter
 
 from deepspeech2 import cli
 from deepspeech2.cli import Input, Output, Settings, UserError, log
+from deepspeech2.corpus.layouts import OTHER
 from deepspeech2.files import read_json, write_json
 from deepspeech2.report import FORMAT
 
@@ -20,11 +22,30 @@ ABOUT = (
 ).split()
 
 
+def of_split(index: dict, split: str) -> dict:
+    """What a corpus's index tells of a split: its utterances and how many of them were changed.
+
+    What is skipped belongs to no split.
+    """
+    used = [u for u in index["utterances"] if split in ("all", u["split"])]
+    notes = Counter(note for utterance in used for note in utterance.get("notes", ()))
+    skipped = {k: v for k, v in index["passed_over"].items() if k != OTHER}
+    return {
+        "layout": index["layout"],
+        "split": split,
+        "utterances": len(used),
+        "skipped": skipped,
+        "other_files": index["passed_over"].get(OTHER, 0),
+        "notes": dict(notes.most_common()),
+    }
+
+
 def main(
     score: Input,
     agreement: Input,
     timing: Input,
     posteriors_index: Input,
+    corpus_index: Input,
     single_stream: Input,
     row: str,
     configuration: Settings,
@@ -36,6 +57,7 @@ def main(
     agreement: its agreement with the eager reference (JSON)
     timing: its speed (JSON)
     posteriors_index: index of its posteriors (JSON)
+    corpus_index: index of its corpus (JSON)
     single_stream: its engine's speed with one utterance at a time (JSON)
     row: dataset/model/engine/bs<batch size>
     configuration: what was configured (JSON)
@@ -47,6 +69,7 @@ def main(
     dataset, model, engine, batch_size = named.groups()
     accuracy, offline, stream = (read_json(path) for path in (score, timing, single_stream))
     run = read_json(posteriors_index)["run"]
+    split = configuration.get("dataset", {}).get("split", "all")
     content = {
         "format": FORMAT,
         "row": row,
@@ -68,6 +91,7 @@ def main(
         "checkpoint": offline["checkpoint"],
         "parameters": offline["parameters"],
         "manifest": offline["manifest"],
+        "corpus": of_split(read_json(corpus_index), split),
         "accuracy": accuracy,
         "agreement": read_json(agreement),
         "offline": {key: value for key, value in offline.items() if key not in ABOUT},

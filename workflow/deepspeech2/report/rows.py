@@ -31,6 +31,33 @@ def is_scored(record: dict) -> bool:
     return not (isinstance(model, dict) and model.get("random"))
 
 
+def skipped(record: dict) -> str:
+    """What of the corpus is not used: a number, and the numbers by reason."""
+    found = record.get("corpus", {}).get("skipped", {})  # records of older versions have none
+    reasons = ", ".join(f"{number} {reason}" for reason, number in found.items())
+    return f"{sum(found.values())} skipped ({reasons})" if found else ""
+
+
+def coverage(record: dict) -> str:
+    """How much was scored, and what was not. What is skipped belongs to no split of the corpus."""
+    count, corpus, more = record["accuracy"]["coverage"], record.get("corpus", {}), skipped(record)
+    if not more:
+        return "scored {scored} of {of} utterances, empty {empty}".format(**count)
+    if corpus["split"] != "all":
+        text = "scored {scored} of {of} utterances, empty {empty}; {more} in all splits"
+        return text.format(**count, more=more)
+    of = count["of"] + sum(corpus["skipped"].values())
+    text = "scored {scored} of {of} utterances: {more}, empty {empty}"
+    return text.format(**{**count, "of": of}, more=more)
+
+
+def audio_notes(record: dict) -> str:
+    """How recordings had to be changed, and how many."""
+    corpus = record.get("corpus", {})
+    notes = corpus.get("notes", {}).items()
+    return "; ".join(f"{n} of {corpus['utterances']} recordings {note}" for note, n in notes)
+
+
 class Row:
     """A row of the results, by the path of its record: dataset/model/engine/bs<n>/record.json."""
 

@@ -10,7 +10,7 @@ import pandas as pd
 from deepspeech2.engines import BACKENDS, backend_class
 from deepspeech2.report.columns import Column, as_text, for_readers, frame
 from deepspeech2.report.published import Published
-from deepspeech2.report.rows import is_scored
+from deepspeech2.report.rows import audio_notes, coverage, is_scored, skipped
 
 RANDOM = "random weights: no accuracy"
 
@@ -68,6 +68,9 @@ COLUMNS = (
     Column("scored", "accuracy.coverage.scored"),
     Column("of", "accuracy.coverage.of"),
     Column("empty", "accuracy.coverage.empty", is_accuracy=True),
+    Column("coverage", coverage, is_accuracy=True),
+    Column("skipped", skipped),
+    Column("audio_notes", audio_notes),
     Column("substitutions", "accuracy.wer.substitutions", is_accuracy=True),
     Column("deletions", "accuracy.wer.deletions", is_accuracy=True),
     Column("insertions", "accuracy.wer.insertions", is_accuracy=True),
@@ -195,12 +198,16 @@ def notes(rows: pd.DataFrame, remarks: Iterable[str]) -> list[str]:
             f"Single latency of {row.dataset}/{row.model}/{row.engine}: measured on "
             f"{row.stream_cpu} with {row.stream_threads} threads."
         )
-    for dataset, part in rows[rows["note"].isna()].groupby("dataset", sort=False):
-        counts = part[["model", "engine", "scored", "of", "empty"]].drop_duplicates()
-        alike = len(counts[["scored", "of", "empty"]].drop_duplicates()) == 1
+    for dataset, part in rows.groupby("dataset", sort=False):
+        # With random weights nothing is scored.
+        told = part["coverage"].where(part["note"].isna(), part["skipped"])
+        counts = part.assign(told=told)[["model", "engine", "told"]].drop_duplicates()
+        counts = counts[counts["told"] != ""]
+        alike = counts["told"].nunique() == 1
         for row in counts[:1].itertuples() if alike else counts.itertuples():
             where = dataset if alike else f"{dataset}/{row.model}/{row.engine}"
-            lines.append(f"{where}: scored {row.scored} of {row.of} utterances, empty {row.empty}.")
+            lines.append(f"{where}: {row.told}.")
+        lines += [f"{dataset}: {text}." for text in part["audio_notes"].unique() if text]
     lines.append(
         "Batch latency is of the forward pass of a batch; single latency is of one utterance at a "
         "time, from its features to its posteriors. Accuracy is scored at every batch size; "

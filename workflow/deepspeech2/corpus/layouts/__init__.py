@@ -2,19 +2,21 @@
 
 A layout is one module with the class `Layout`; a line in LAYOUTS makes it known. It reads all
 utterances with their sound, names the files that it reads, and says which parts the corpus has.
+What it finds and does not use it counts under a reason, and only the user can allow that.
 """
 
 from __future__ import annotations
 
 import abc
 import importlib
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from deepspeech2.cli import UserError
 from deepspeech2.corpus import audio
-from deepspeech2.corpus.utterance import Utterance, checked, train_and_val
+from deepspeech2.corpus.utterance import Utterance, check_id, train_and_val
 
 LAYOUTS = {
     "an4": "deepspeech2.corpus.layouts.an4",
@@ -23,19 +25,34 @@ LAYOUTS = {
     "manifest": "deepspeech2.corpus.layouts.manifest",
     "espeak": "deepspeech2.corpus.layouts.espeak",
 }
+AUTO = "auto"  # the layout that claims the source
 Keep = Callable[[str, audio.Audio], None]  # takes an utterance's id and sound
+# Why a file or row is not used, and only left out where the user says so.
+REASONS = {
+    "no_audio": "a transcript or row without its recording",
+    "no_text": "a recording without its transcript",
+    "empty_text": "a transcript that is empty",
+    "unreadable": "a recording that cannot be used",
+    "duplicate": "a second recording or transcript under one name",
+    "link": "a link that leads outside the folder, nowhere or in a circle",
+    "hidden": "a hidden recording or transcript",
+    "unsupported": "what the layout does not support",
+}
+OTHER = "other"  # neither recording nor transcript: left out without asking
 
 
 class Rules(NamedTuple):
     """What the user allows a layout, and tells it.
 
     `skip` are the reasons under which files and rows may be left out, `allow_outside` lets paths
-    and links lead out of the corpus's folder, `columns` names the columns of a table.
+    and links lead out of the corpus's folder, `columns` names the columns of a table,
+    `empty_references` keeps utterances whose transcript is empty.
     """
 
     skip: Sequence[str] = ()
     allow_outside: bool = False
     columns: dict[str, str] = {}  # noqa: RUF012  nothing changes it
+    empty_references: bool = False
 
 
 class Layout(abc.ABC):
@@ -51,9 +68,30 @@ class Layout(abc.ABC):
         self.source, self.rules = source, rules
         self.passed_over: dict[str, list[str]] = {}  # files and rows that are not used, by reason
 
+    @classmethod
+    def claims(cls, source: Path) -> str | None:
+        """What marks `source` as of this layout, if anything does; only a little of it is read."""
+        return None
+
     def pass_over(self, reason: str, where: Any) -> None:
-        """Note that a file or row is not used; the corpus is refused unless the user allows it."""
+        """Note that a file or row is not used, for one of REASONS or as OTHER.
+
+        The corpus is refused unless the user allows it (`require_allowed`).
+        """
+        assert reason in REASONS or reason == OTHER, reason
         self.passed_over.setdefault(reason, []).append(str(where))
+
+    def require_allowed(self) -> None:
+        """Refuse the corpus for what was passed over without the user's word."""
+        refused = [r for r in REASONS if r in self.passed_over and r not in self.rules.skip]
+        if not refused:
+            return
+        found = [f"{len(self.passed_over[r])} {r} ({REASONS[r]})" for r in refused]
+        outside = ", or follow it with allow_outside: true" if "link" in refused else ""
+        raise UserError(
+            f"{self.source}: {', '.join(found)}; the first is {self.passed_over[refused[0]][0]}; "
+            f"correct it, or leave out such with skip: [{', '.join(refused)}]{outside}"
+        )
 
     @abc.abstractmethod
     def read(self, keep: Keep) -> list[Utterance]:
@@ -79,15 +117,55 @@ class Recordings(Layout):
         """The utterances, in any order. Nothing but texts is read."""
 
     def read(self, keep: Keep) -> list[Utterance]:
-        found = sorted(checked(self.utterances(), self.source))
+        self.passed_over.clear()
         by_recording: dict[str, list[Utterance]] = {}
-        for utterance in found:
+        for utterance in sorted(self._usable()):
             by_recording.setdefault(utterance.audio, []).append(utterance)
-        for recording, utterances in by_recording.items():
-            sounds = audio.read_segments(recording, [u[-3:] for u in utterances])
-            for utterance, sound in zip(utterances, sounds):
+        self.require_allowed()
+        kept = []
+        for utterances in by_recording.values():
+            for utterance, sound in self._decoded(utterances):
                 keep(utterance.id, sound)
-        return found
+                kept.append(utterance)
+        if not kept:
+            raise UserError(f"{self.source}: no recordings in it")
+        return sorted(kept)
+
+    def _usable(self) -> Iterator[Utterance]:
+        """The utterances with a recording, a text and an id of their own."""
+        seen: dict[str, str] = {}
+        for utterance in self.utterances():
+            check_id(utterance.id, self.source)
+            where = f"{utterance.id!r} ({utterance.audio})"
+            if utterance.id in seen:
+                self.pass_over("duplicate", f"{where}, after {seen[utterance.id]}")
+            elif not os.path.lexists(utterance.audio):
+                self.pass_over("no_audio", where)
+            elif not os.path.isfile(utterance.audio):  # whoever opened a pipe would wait forever
+                self.pass_over("unreadable", f"{where}, which is not a file")
+            elif not (utterance.text or self.rules.empty_references):
+                self.pass_over("empty_text", where)
+            else:
+                yield utterance
+            seen.setdefault(utterance.id, utterance.audio)
+
+    def _decoded(self, waiting: list[Utterance]) -> Iterator[tuple[Utterance, audio.Audio]]:
+        """The utterances of one recording with their sound, without those that cannot be used."""
+        failure, done = "", 0
+        while waiting:
+            sounds = audio.read_segments(waiting[0].audio, [u[-3:] for u in waiting])
+            try:
+                for done, sound in enumerate(sounds, 1):
+                    yield waiting[done - 1], sound
+                return
+            except UserError as error:
+                if "unreadable" not in self.rules.skip:
+                    raise UserError(f"{error}, or leave it out with skip: [unreadable]") from None
+                # The same failure twice is one of the whole recording: no other segment is tried.
+                lost = len(waiting) - done if str(error) == failure else 1
+                for _ in range(lost):
+                    self.pass_over("unreadable", error)
+                failure, waiting, done = str(error), waiting[done + lost :], 0
 
     def files(self) -> list[Path]:
         named = (Path(utterance.audio) for utterance in self.utterances())
@@ -109,11 +187,44 @@ def module_of(name: str) -> str:
     return LAYOUTS[name]
 
 
+def _class(name: str) -> type[Layout]:
+    return importlib.import_module(module_of(name)).Layout
+
+
 def parts(name: str) -> Sequence[str]:
     """The parts that corpora in the layout `name` come in."""
-    return importlib.import_module(module_of(name)).Layout.parts
+    return _class(name).parts
 
 
 def create(name: str, source: str | Path, rules: Rules = Rules()) -> Layout:  # noqa: B008
     """The corpus at `source` in the layout `name`."""
-    return importlib.import_module(module_of(name)).Layout(Path(source), rules)
+    return _class(name)(Path(source), rules)
+
+
+def claims(source: str | Path) -> dict[str, str]:
+    """The layouts that claim `source`, each with what marks it as their own."""
+    found = {name: _class(name).claims(Path(source)) for name in LAYOUTS}
+    return {name: mark for name, mark in found.items() if mark}
+
+
+def find(source: str | Path) -> str:
+    """The one layout that claims `source`. Raises `UserError` where none or several do."""
+    found = claims(source)
+    if len(found) == 1:
+        return next(iter(found))
+    if found:
+        listed = "; ".join(f"{name} by {mark}" for name, mark in found.items())
+        raise UserError(f"{source}: several layouts claim it ({listed}); name one as its layout")
+    raise UserError(
+        f"{source}: no layout claims it (looked for the marks of {', '.join(LAYOUTS)}); name its "
+        "layout"
+    )
+
+
+def advice(source: str | Path, name: str) -> str:
+    """A hint for who reads `source` as `name` where only other layouts claim it; else nothing."""
+    found = claims(source)
+    if not found or name in found:
+        return ""
+    listed = ", ".join(f"{other} (by {mark})" for other, mark in found.items())
+    return f"; it looks like the layout {listed}"

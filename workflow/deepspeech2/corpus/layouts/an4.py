@@ -16,6 +16,7 @@ import bz2
 import errno
 import gzip
 import io
+import itertools
 import lzma
 import re
 import tarfile
@@ -23,11 +24,12 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
+from typing import Optional
 
 import numpy as np
 
 from deepspeech2.cli import UserError
-from deepspeech2.corpus import audio, layouts
+from deepspeech2.corpus import audio, folders, layouts
 from deepspeech2.corpus.utterance import Utterance, held_out
 from deepspeech2.files import remedy
 
@@ -35,6 +37,7 @@ SPLITS = {"an4_clstk": "train", "an4test_clstk": "test"}
 MAX_MEMBERS = 20_000  # the largest packaging has about 1,200
 MAX_MEMBER_BYTES = 4 << 20  # the longest utterance has 0.2 MB, the largest list 41 kB
 MAX_TOTAL_BYTES = 512 << 20  # all audio has 92 MB
+LOOKED_AT = 50  # members of an archive in which `claims` looks
 
 FETCHED = "archive"  # the name that the workflow gives to a fetched archive
 OPENERS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
@@ -43,6 +46,7 @@ DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 AUDIO_MEMBER = re.compile(
     r"(?:^|/)wav/(an4_clstk|an4test_clstk)/([A-Za-z0-9]+)/([A-Za-z0-9-]+)\.(raw|sph|wav)$"
 )
+AUDIO_FOLDER = re.compile(r"(?:^|/)wav/(?:an4_clstk|an4test_clstk)/[A-Za-z0-9]+/[^./][^/]*$")
 TEXT_MEMBER = re.compile(r"(?:^|/)etc/an4_(?:train|test)\.transcription$")
 UTTERANCE_ID = re.compile(r"[A-Za-z0-9-]+\)")
 MAX_LINE = 10_000  # characters; the longest transcription has about 100
@@ -53,15 +57,30 @@ class Layout(layouts.Layout):
 
     parts = ("train", "val", "test")
 
+    @classmethod
+    def claims(cls, source: Path) -> str | None:
+        if source.is_dir():
+            found = source.glob("etc/*.transcription"), source.glob("*/etc/*.transcription")
+            names = (path.relative_to(source).as_posix() for path in itertools.chain(*found))
+        else:
+            names = _first_names(source) if source.is_file() else ()
+        return next(filter(TEXT_MEMBER.search, names), None)
+
     def read(self, keep: layouts.Keep) -> list[Utterance]:
         source, texts = self.source, {}
         utterances: dict[str, Utterance] = {}
+        self.passed_over.clear()
         for name, data in _members(source):
             where = f"{source}: {name}"
-            if TEXT_MEMBER.search(name):
-                texts.update(_transcripts(data, where))
+            if data is None:
+                lost = AUDIO_FOLDER.search(name) and folders.kind(name) == "audio"
+                self.pass_over("unreadable" if lost else layouts.OTHER, where)
+                continue
             match = AUDIO_MEMBER.search(name)
             if not match:
+                for utterance, text in _transcripts(data, where):
+                    if texts.setdefault(utterance, text) != text:
+                        self.pass_over("duplicate", f"{where}: a second transcript of {utterance}")
                 continue
             _, speaker, utterance, suffix = match.groups()
             if utterance in utterances:
@@ -73,14 +92,22 @@ class Layout(layouts.Layout):
                 f"{source}: no AN4 audio in it (looked for wav/an4_clstk/<speaker>/<id>.raw, .sph, "
                 ".wav); give AN4's archive or its unpacked folder"
             )
-        for name in sorted(utterances):
-            if not texts.get(name):
-                raise UserError(f"{source}: utterance {name} has no transcript in etc/")
-        return [u._replace(text=texts[u.id]) for u in utterances.values()]
+        for name in sorted(texts.keys() - utterances.keys()):
+            self.pass_over("no_audio", f"utterance {name}")
+        found = []
+        for name, utterance in utterances.items():
+            if name not in texts:
+                self.pass_over("no_text", f"utterance {name}, which has no transcript in etc/")
+            elif not (texts[name] or self.rules.empty_references):
+                self.pass_over("empty_text", f"utterance {name}, which has no transcript in etc/")
+            else:
+                found.append(utterance._replace(text=texts[name]))
+        self.require_allowed()
+        return found
 
     def files(self) -> list[Path]:
         source = self.source
-        return layouts.regular(source.rglob("*") if source.is_dir() else [source])
+        return layouts.regular(_files(source) if source.is_dir() else [source])
 
     def parts_of(self, utterances: Sequence[Utterance]) -> dict[str, str]:
         parts = {u.id: SPLITS[AUDIO_MEMBER.search(u.audio).group(1)] for u in utterances}
@@ -91,8 +118,18 @@ class Layout(layouts.Layout):
         return parts
 
 
-def _members(source: Path) -> Iterator[tuple[str, bytes]]:
-    """Name and bytes of each regular file that matters, after refusing every unsafe member."""
+Members = Iterator[tuple[str, Optional[bytes]]]  # names and contents
+
+
+def _matters(name: str) -> bool:
+    return bool(AUDIO_MEMBER.search(name) or TEXT_MEMBER.search(name))
+
+
+def _members(source: Path) -> Members:
+    """Name and bytes of each regular file, None where they do not matter.
+
+    Every unsafe member is refused.
+    """
     if source.is_dir():
         yield from _folder_members(source)
         return
@@ -133,7 +170,7 @@ class _Guard:
             )
 
 
-def _tar_members(source: Path) -> Iterator[tuple[str, bytes]]:
+def _tar_members(source: Path) -> Members:
     guard = _Guard(source)
     with open(source, "rb") as file:
         start = file.read(6)
@@ -149,8 +186,8 @@ def _tar_members(source: Path) -> Iterator[tuple[str, bytes]]:
             if not member.isreg():
                 raise UserError(f"{source}: member {member.name!r} is a link or device, no file")
             guard(member.name, member.size)
-            if AUDIO_MEMBER.search(member.name) or TEXT_MEMBER.search(member.name):
-                yield member.name, archive.extractfile(member).read(member.size)
+            wanted = _matters(member.name)
+            yield member.name, archive.extractfile(member).read(member.size) if wanted else None
             archive.members = []  # tarfile would remember every member
 
 
@@ -166,32 +203,48 @@ class _Bounded:
         return self._stream.read(size)
 
 
-def _zip_members(source: Path) -> Iterator[tuple[str, bytes]]:
+def _zip_members(source: Path) -> Members:
     guard = _Guard(source)
     with zipfile.ZipFile(source) as archive:
         for member in archive.infolist():
             guard(member.filename, member.file_size)
             if (member.external_attr >> 28) == 0xA:  # the file type bits of a symbolic link
                 raise UserError(f"{source}: member {member.filename!r} is a link, no file")
-            if AUDIO_MEMBER.search(member.filename) or TEXT_MEMBER.search(member.filename):
-                with archive.open(member) as file:
-                    data = file.read(member.file_size + 1)
-                if len(data) > member.file_size:
-                    raise zipfile.BadZipFile(f"{member.filename} is larger than it says")
-                yield member.filename, data
+            if not _matters(member.filename):
+                if not member.is_dir():
+                    yield member.filename, None
+                continue
+            with archive.open(member) as file:
+                data = file.read(member.file_size + 1)
+            if len(data) > member.file_size:
+                raise zipfile.BadZipFile(f"{member.filename} is larger than it says")
+            yield member.filename, data
 
 
-def _folder_members(source: Path) -> Iterator[tuple[str, bytes]]:
+def _folder_members(source: Path) -> Members:
     guard = _Guard(source)
-    root = source.resolve()
-    for path in sorted(source.rglob("*")):
-        name = path.relative_to(source).as_posix()
-        if not (AUDIO_MEMBER.search(name) or TEXT_MEMBER.search(name)):
-            continue
-        if root not in path.resolve().parents:
-            raise UserError(f"{source}: {name!r} is a link that leaves the folder")
-        guard(name, path.stat().st_size)
-        yield name, path.read_bytes()
+    for folder, files, refused in folders.walk(source):
+        for path in (folder / name for name in refused):
+            raise UserError(f"{path}: a link that leaves the folder, or leads nowhere")
+        for path in (folder / name for name in files):
+            name = path.relative_to(source).as_posix()
+            if _matters(name) and path.is_file():
+                guard(name, path.stat().st_size)
+                yield name, path.read_bytes()
+            else:
+                yield name, None
+
+
+def _files(source: Path) -> list[Path]:
+    return [folder.path / name for folder in folders.walk(source) for name in folder.files]
+
+
+def _first_names(archive: Path) -> list[str]:
+    """Names of the first members, as far as it is an archive."""
+    try:
+        return [name for name, _ in itertools.islice(_members(archive), LOOKED_AT)]
+    except UserError:
+        return []
 
 
 def _samples(data: bytes, suffix: str, where: str) -> np.ndarray:
@@ -220,13 +273,12 @@ def _decode(data: bytes, where: str) -> np.ndarray:
         raise UserError(f"{where}: not readable as audio ({error})") from None
 
 
-def _transcripts(data: bytes, where: str) -> dict[str, str]:
-    """Transcript by id from lines like `<s> YES </s> (an251-fash-b)`, with or without the tags."""
+def _transcripts(data: bytes, where: str) -> Iterator[tuple[str, str]]:
+    """Id and transcript of lines like `<s> YES </s> (an251-fash-b)`, with or without the tags."""
     try:
         lines = data.decode("utf-8").splitlines()
     except UnicodeDecodeError:
         raise UserError(f"{where}: not a text file") from None
-    texts = {}
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -234,5 +286,4 @@ def _transcripts(data: bytes, where: str) -> dict[str, str]:
         if not UTTERANCE_ID.fullmatch(utterance):
             raise UserError(f"{where}: line {number}: expected `TEXT (id)`, found {line[:60]!r}")
         words = [word for word in text.split() if word not in ("<s>", "</s>")]
-        texts[utterance[:-1]] = " ".join(words)
-    return texts
+        yield utterance[:-1], " ".join(words)

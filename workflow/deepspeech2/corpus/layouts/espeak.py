@@ -8,7 +8,6 @@ id, so that a table gives the same samples wherever the same version of espeak-n
 
 from __future__ import annotations
 
-import csv
 import re
 import shutil
 import subprocess
@@ -22,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from deepspeech2.cli import UserError, log
-from deepspeech2.corpus import layouts
+from deepspeech2.corpus import layouts, tables
 from deepspeech2.corpus.audio import SAMPLE_RATE, Audio
 from deepspeech2.corpus.utterance import Utterance
 
@@ -37,6 +36,10 @@ NOISE = (-70, -45)  # dB of full scale
 
 class Layout(layouts.Layout):
     """See the module. The speaker of an utterance is its voice."""
+
+    @classmethod
+    def claims(cls, source: Path) -> str | None:
+        return "the columns of voices" if tables.has_headings(source, *Line._fields) else None
 
     def read(self, keep: layouts.Keep) -> list[Utterance]:
         log.info("spoken by %s %s", PROGRAM, version())
@@ -61,25 +64,18 @@ class Line(NamedTuple):
 def read(table: str | Path) -> list[Line]:
     """The lines of a table, sorted by id. Raises `UserError` for what cannot be spoken."""
     lines: dict[str, Line] = {}
-    try:
-        with open(table, encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
-            for row in reader:
-                line = _line(row, f"{table}: line {reader.line_num}")
-                if line.id in lines:
-                    raise UserError(f"{table}: the id {line.id!r} appears twice; rename one")
-                lines[line.id] = line
-    except FileNotFoundError:
-        raise UserError(f"{table}: no such table") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{table}: not a UTF-8 table with tabs ({error})") from None
+    for number, row in tables.rows(Path(table), Line._fields, "\t", quoted=False):
+        line = _line(row, f"{table}: line {number}")
+        if line.id in lines:
+            raise UserError(f"{table}: the id {line.id!r} appears twice; rename one")
+        lines[line.id] = line
     if not lines:
         raise UserError(f"{table}: no lines in it")
     return [lines[key] for key in sorted(lines)]
 
 
 def _line(row: dict, where: str) -> Line:
-    values = {key: (row.get(key) or "").strip() for key in Line._fields}
+    values = {key: row[key].strip() for key in Line._fields}
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,100}", values["id"]):
         raise UserError(f"{where}: {values['id']!r:.100} is not a valid id; rename it")
     text = " ".join(values["transcript"].split())

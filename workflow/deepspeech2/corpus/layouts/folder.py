@@ -1,38 +1,90 @@
 """The layout `folder`: audio files, each with a text file of the same name beside it.
 
-An utterance's id is its path without suffix: `a/b` for `a/b.wav` and `a/b.txt`. Nothing is read
-outside the folder.
+An utterance's id is its path without suffix: `a/b` for `a/b.wav` and `a/b.txt`. Suffixes may be in
+any case.
 """
 
 from __future__ import annotations
 
+import itertools
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from deepspeech2.cli import UserError
-from deepspeech2.corpus import audio, layouts
-from deepspeech2.corpus.text import inside, read_text
+from deepspeech2.corpus import audio, folders, layouts
+from deepspeech2.corpus.text import read_text
 from deepspeech2.corpus.utterance import Utterance
+
+LOOKED_AT = 100  # folders in which `claims` looks
 
 
 class Layout(layouts.Recordings):
-    """See the module."""
+    """See the module. Everything that the folder holds is used or counted."""
+
+    @classmethod
+    def claims(cls, source: Path) -> str | None:
+        if not source.is_dir():
+            return None
+        for folder in itertools.islice(folders.walk(source), LOOKED_AT):
+            kinds = _by_name(folder.files).values()
+            count = sum({"audio", "text"} <= found.keys() for found in kinds)
+            if count:
+                return f"{count} *.txt beside audio in {folder.path}"
+        return None
 
     def utterances(self) -> Iterator[Utterance]:
-        root = self.source
-        if not root.is_dir():
-            raise UserError(f"{root}: no such folder")
-        for path in sorted(root.rglob("*")):
-            if path.suffix.lower() not in audio.SUFFIXES or path.name.startswith("."):
-                continue
-            if not (path.is_file() or path.is_symlink()):
-                continue
-            name = path.relative_to(root).as_posix()
-            inside(root, name, root)
-            text = inside(root, path.with_suffix(".txt").relative_to(root).as_posix(), root)
-            yield Utterance(name[: -len(path.suffix)], str(path), read_text(text))
+        if not self.source.is_dir():
+            raise UserError(f"{self.source}: no such folder")
+        for folder, files, refused in folders.walk(self.source, self.rules.allow_outside):
+            hidden = any(part.startswith(".") for part in folder.relative_to(self.source).parts)
+            links = {_stem(name): name for name in reversed(refused)}
+            for name in links.values():
+                self.pass_over("link", folder / name)
+            for stem, kinds in _by_name(files).items():
+                for name in kinds.pop("other", ()):
+                    self.pass_over(layouts.OTHER, folder / name)
+                if stem in links or not kinds:
+                    continue  # counted
+                if hidden or stem.startswith("."):
+                    self.pass_over("hidden", folder / next(iter(kinds.values()))[0])
+                    continue
+                yield from self._pair(folder, kinds.get("audio", []), kinds.get("text", []))
+
+    def _pair(self, folder: Path, sounds: list[str], texts: list[str]) -> Iterator[Utterance]:
+        """The utterance of the files of one name, if they make one."""
+        sounds.sort(key=lambda name: not _is_readable(folder / name))  # those first
+        if not sounds:
+            about = folders.is_about(texts[0])
+            self.pass_over(layouts.OTHER if about else "no_audio", folder / texts[0])
+        elif not _is_readable(folder / sounds[0]):
+            self.pass_over("unreadable", f"{folder / sounds[0]}, of a format that is not read")
+        elif not texts:
+            self.pass_over("no_text", folder / sounds[0])
+        else:
+            path = folder / sounds[0]
+            name = path.relative_to(self.source).as_posix()[: -len(path.suffix)]
+            yield Utterance(name, str(path), read_text(folder / texts[0]))
+        for name in (*sounds[1:], *texts[1:]):
+            self.pass_over("duplicate", f"{folder / name}, after {(sounds or texts)[0]}")
 
     def files(self) -> list[Path]:
-        wanted = (*audio.SUFFIXES, ".txt")
-        found = (path for path in self.source.rglob("*") if path.suffix.lower() in wanted)
-        return layouts.regular(found)
+        walked = folders.walk(self.source, self.rules.allow_outside)
+        found = (folder.path / name for folder in walked for name in folder.files)
+        return layouts.regular(path for path in found if folders.kind(path.name) != "other")
+
+
+def _by_name(files: list[str]) -> dict[str, dict[str, list[str]]]:
+    """Files by their name without suffix and by kind."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for name in files:
+        found.setdefault(_stem(name), {}).setdefault(folders.kind(name), []).append(name)
+    return found
+
+
+def _stem(name: str) -> str:
+    return os.path.splitext(name)[0]
+
+
+def _is_readable(path: Path) -> bool:
+    return path.suffix.lower() in audio.SUFFIXES and path.is_file()

@@ -1,36 +1,35 @@
 """The layout `tsv`: a table with the columns `path` and `transcript`, and `speaker` if known.
 
-Columns are separated by tabs. Paths are relative to the table's folder, outside of which nothing is
-read; an utterance's id is its path without suffix.
+Columns are separated by tabs, commas or semicolons (corpus/tables.py). Paths are relative to the
+table's folder, outside of which nothing is read unless the user allows it; an utterance's id is its
+path without suffix.
 """
 
 from __future__ import annotations
 
-import csv
+import functools
 from collections.abc import Iterator
+from pathlib import Path
 
-from deepspeech2.cli import UserError
-from deepspeech2.corpus import layouts
-from deepspeech2.corpus.text import clean, id_of, inside
+from deepspeech2.corpus import layouts, tables
+from deepspeech2.corpus.text import clean, id_of, inside, resolved
 from deepspeech2.corpus.utterance import Utterance
+
+COLUMNS = ("path", "transcript")
 
 
 class Layout(layouts.Recordings):
     """See the module."""
 
+    @classmethod
+    def claims(cls, source: Path) -> str | None:
+        return "the columns path and transcript" if tables.has_headings(source, *COLUMNS) else None
+
     def utterances(self) -> Iterator[Utterance]:
         table, root = self.source, self.source.parent
-        try:
-            with open(table, encoding="utf-8-sig", newline="") as file:
-                reader = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
-                rows = [(reader.line_num, row) for row in reader]
-        except FileNotFoundError:
-            raise UserError(f"{table}: no such table") from None
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise UserError(f"{table}: not a UTF-8 table with tabs ({error})") from None
-        for number, row in rows:
-            name, text = row.get("path"), row.get("transcript")
-            if name is None or text is None:
-                raise UserError(f"{table}: line {number}: needs the columns path and transcript")
-            path = inside(root, name, f"{table}: line {number}")
-            yield Utterance(id_of(path, root), str(path), clean(text), row.get("speaker") or "")
+        resolve = functools.lru_cache(resolved)
+        for number, row in tables.rows(table, COLUMNS):
+            where = f"{table}: line {number}"
+            path = inside(root, row["path"], where, resolve, self.rules.allow_outside)
+            text = clean(row["transcript"])
+            yield Utterance(id_of(path, root), str(path), text, row.get("speaker", ""))

@@ -176,6 +176,7 @@ ROW_FILES = (
     "timing.json",
     "posteriors.json",
     "corpus.json",
+    "features.json",
     "../single_stream.json",
 )
 
@@ -214,6 +215,7 @@ def row_content():
         "timing.json": timing_content(),
         "posteriors.json": {"sha256": "7" * 64, "classes": 29, "run": run, "utterances": []},
         "corpus.json": {"layout": "folder", "passed_over": {}, "notes": {}, "utterances": []},
+        "features.json": {"dropped": {}},
         "../single_stream.json": timing_content(scenario="single_stream"),
     }
 

@@ -221,13 +221,14 @@ def test_all_features_are_verified_at_once_and_then_no_more(tmp_path, monkeypatc
 
 def test_characters_outside_the_labels(tmp_path):
     folder = write_folder(tmp_path / "set")
-    (folder / "u1.txt").write_text("GO Ö2N", encoding="utf-8")
+    (folder / "u1.txt").write_text("GO ÖN!", encoding="utf-8")
     assert_one_line_error(preprocess(folder, tmp_path / "out"), "u1.txt", "'Ö'")
     assert not (tmp_path / "out/features").exists()
     result = preprocess(folder, tmp_path / "out", "--unknown-characters", "drop")
     assert result.returncode == 0, result.stderr
     index = json.loads((tmp_path / "out/features.json").read_text())
     assert [u["reference"] for u in index["utterances"]] == ["STOP", "GO N", "YES"]
+    assert index["dropped"] == {"Ö": [1, 1], "!": [1, 1]}
     (folder / "u1.txt").write_text("Ö", encoding="utf-8")
     result = preprocess(folder, tmp_path / "out", "--unknown-characters", "drop")
     assert_one_line_error(result, "u1.txt", "no character")
@@ -236,7 +237,7 @@ def test_characters_outside_the_labels(tmp_path):
 def test_the_blank_is_no_character_of_a_transcript():
     with pytest.raises(UserError, match="'_'"):
         labels.encode("A_B", LABELS, False, "x.txt")
-    assert labels.encode("A_B", LABELS, True, "x.txt") == [2, 3]
+    assert labels.encode("A_B", LABELS, True, "x.txt") == ([2, 3], ["_"])
 
 
 def test_bad_input_is_named_and_leaves_nothing(tmp_path):

@@ -20,7 +20,8 @@ GIVEN = json.dumps(CONFIGURATION)
 
 
 OPTIONS = (
-    "--score", "--agreement", "--timing", "--posteriors-index", "--corpus-index", "--single-stream"
+    "--score", "--agreement", "--timing", "--posteriors-index", "--corpus-index",
+    "--features-index", "--single-stream",
 )  # fmt: skip
 
 
@@ -102,6 +103,7 @@ def test_a_record_has_everything_of_its_row(tmp_path):
             "skipped": {"no_text": 2},
             "other_files": 3,
             "notes": {"clipped": 1},
+            "dropped": {},
         },
         "accuracy": given["score.json"],
         "agreement": given["agreement.json"],

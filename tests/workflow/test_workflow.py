@@ -432,6 +432,8 @@ def test_the_default_run(project):
         found = read_record(project / "results" / name / "record.json")
         assert found["accuracy"]["wer"]["percent"] == pytest.approx(float(row["wer"]), abs=1e-3)
         for file, content in row_content().items():
+            if file in ("corpus.json", "features.json"):
+                continue  # not the row's own
             written = json.loads((project / "results" / name / file).read_text())
             assert set(written) == set(content), file
         for key in ("confusions", "coverage", "parts"):

@@ -209,6 +209,7 @@ rule record:
         timing=rules.timing.output.timing,
         posteriors_index=rules.infer.output.index,
         corpus_index=rules.corpus.output.index,
+        features_index=rules.preprocess.output.index,
         single_stream=rules.single_stream.output.timing,
     output:
         record="results/{dataset}/{model}/{engine}/bs{batch_size}/record.json",

@@ -24,7 +24,9 @@ class Settings(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """An utterance with its text, place in the manifest, length, targets (label ids) and notes."""
+    """An utterance with its place in the manifest, length, targets (label ids), notes and dropped
+    characters.
+    """
 
     utterance: Utterance
     manifest_position: int
@@ -32,6 +34,7 @@ class Measured(NamedTuple):
     seconds: float
     targets: list[int]
     notes: list[str]
+    dropped: list[str]
 
 
 def measure(job) -> Measured:
@@ -42,7 +45,7 @@ def measure(job) -> Measured:
     position, sample, settings = job
     utterance = sample.read(settings.keep_empty)
     where = str(sample.transcript)
-    targets = labels.encode(utterance.text, settings.labels, settings.drop_unknown, where)
+    targets, dropped = labels.encode(utterance.text, settings.labels, settings.drop_unknown, where)
     if utterance.text and not "".join(settings.labels[t] for t in targets).strip():
         raise UserError(f"{where}: no character of the transcript is one of the labels")
     count, notes = audio.length(utterance.audio)
@@ -54,4 +57,4 @@ def measure(job) -> Measured:
         )
     frames = settings.spectrogram.frames(count)
     seconds = count / audio.SAMPLE_RATE
-    return Measured(utterance, position, frames, seconds, targets, notes)
+    return Measured(utterance, position, frames, seconds, targets, notes, dropped)

@@ -89,6 +89,7 @@ def preprocess(manifest: Path, settings: Settings, folder: Path, processes: int)
         "spectrogram": settings.spectrogram._asdict(),
         "bins": settings.spectrogram.bins,
         "frames_max": frames_max,
+        "dropped": dropped_from(measured),
         "files": {name: files.sha256(folder / name) for name in texts},
         "utterances": [
             {
@@ -103,6 +104,13 @@ def preprocess(manifest: Path, settings: Settings, folder: Path, processes: int)
             for m, digest in zip(measured, hashes)
         ],
     }
+
+
+def dropped_from(measured: list) -> dict[str, list[int]]:
+    """Characters that were dropped: how many, and from how many utterances."""
+    times = Counter(character for m in measured for character in m.dropped)
+    utterances = Counter(character for m in measured for character in set(m.dropped))
+    return {character: [count, utterances[character]] for character, count in times.most_common()}
 
 
 def _require_space(folder: Path, measured: list, size: int) -> None:

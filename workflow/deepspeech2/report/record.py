@@ -46,6 +46,7 @@ def main(
     timing: Input,
     posteriors_index: Input,
     corpus_index: Input,
+    features_index: Input,
     single_stream: Input,
     row: str,
     configuration: Settings,
@@ -58,6 +59,7 @@ def main(
     timing: its speed (JSON)
     posteriors_index: index of its posteriors (JSON)
     corpus_index: index of its corpus (JSON)
+    features_index: index of its features (JSON)
     single_stream: its engine's speed with one utterance at a time (JSON)
     row: dataset/model/engine/bs<batch size>
     configuration: what was configured (JSON)
@@ -91,7 +93,10 @@ def main(
         "checkpoint": offline["checkpoint"],
         "parameters": offline["parameters"],
         "manifest": offline["manifest"],
-        "corpus": of_split(read_json(corpus_index), split),
+        "corpus": {
+            **of_split(read_json(corpus_index), split),
+            "dropped": read_json(features_index).get("dropped", {}),
+        },
         "accuracy": accuracy,
         "agreement": read_json(agreement),
         "offline": {key: value for key, value in offline.items() if key not in ABOUT},

@@ -51,6 +51,13 @@ def coverage(record: dict) -> str:
     return text.format(**{**count, "of": of}, more=more)
 
 
+def dropped(record: dict) -> str:
+    """Which characters of the transcripts were dropped, and how often."""
+    found = record.get("corpus", {}).get("dropped", {}).items()
+    parts = [f"{c!r} {times} times in {n} utterances" for c, (times, n) in found]
+    return f"dropped from the transcripts: {', '.join(parts)}" if parts else ""
+
+
 def audio_notes(record: dict) -> str:
     """How recordings had to be changed, and how many."""
     corpus = record.get("corpus", {})

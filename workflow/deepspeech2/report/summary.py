@@ -10,7 +10,7 @@ import pandas as pd
 from deepspeech2.engines import BACKENDS, backend_class
 from deepspeech2.report.columns import Column, as_text, for_readers, frame
 from deepspeech2.report.published import Published
-from deepspeech2.report.rows import audio_notes, coverage, is_scored, skipped
+from deepspeech2.report.rows import audio_notes, coverage, dropped, is_scored, skipped
 
 RANDOM = "random weights: no accuracy"
 
@@ -71,6 +71,7 @@ COLUMNS = (
     Column("coverage", coverage, is_accuracy=True),
     Column("skipped", skipped),
     Column("audio_notes", audio_notes),
+    Column("dropped", dropped),
     Column("substitutions", "accuracy.wer.substitutions", is_accuracy=True),
     Column("deletions", "accuracy.wer.deletions", is_accuracy=True),
     Column("insertions", "accuracy.wer.insertions", is_accuracy=True),
@@ -207,7 +208,8 @@ def notes(rows: pd.DataFrame, remarks: Iterable[str]) -> list[str]:
         for row in counts[:1].itertuples() if alike else counts.itertuples():
             where = dataset if alike else f"{dataset}/{row.model}/{row.engine}"
             lines.append(f"{where}: {row.told}.")
-        lines += [f"{dataset}: {text}." for text in part["audio_notes"].unique() if text]
+        for name in ("audio_notes", "dropped"):
+            lines += [f"{dataset}: {text}." for text in part[name].unique() if text]
     lines.append(
         "Batch latency is of the forward pass of a batch; single latency is of one utterance at a "
         "time, from its features to its posteriors. Accuracy is scored at every batch size; "

@@ -176,7 +176,7 @@ class Batches:
         spectrograms = np.zeros((len(found), 1, self.spectrogram.bins, lengths[0]), np.float32)
         for row, (features, _) in enumerate(found):
             spectrograms[row, 0, :, : features.shape[1]] = features
-        targets = [labels.encode(i.text, self.alphabet, True, "text") for _, i in found]
+        targets = [labels.encode(i.text, self.alphabet, True, "text")[0] for _, i in found]
         return (
             spectrograms,
             lengths,

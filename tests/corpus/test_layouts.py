@@ -223,5 +223,5 @@ def test_only_files_that_exist_are_watched(tmp_path):
 
 
 def test_an_unknown_layout_is_refused(tmp_path):
-    with pytest.raises(UserError, match="unknown layout 'kaldi'; known are: an4, folder"):
-        layouts.create("kaldi", tmp_path)
+    with pytest.raises(UserError, match="unknown layout 'voxforge'; known are: an4, folder"):
+        layouts.create("voxforge", tmp_path)

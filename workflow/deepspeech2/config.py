@@ -108,7 +108,8 @@ class Dataset(Entry):
     inside) or its unpacked folder; folder: audio files, each with a .txt of the same name beside
     it; tsv: a table with the columns path and transcript (and speaker); manifest: a
     deepspeech.pytorch manifest (JSON); espeak: a table of texts that espeak-ng speaks
-    (resources/synthetic/texts.tsv is one)"""
+    (resources/synthetic/texts.tsv is one); librispeech, kaldi, ljspeech: a folder of theirs;
+    commonvoice, deepspeech_csv, nemo: a table of theirs (docs/data.md)"""
     path: Text | None = None
     """the local archive, folder, table or manifest"""
     urls: list[Annotated[str, StringConstraints(pattern="^https?://")]] = []

@@ -42,6 +42,7 @@ SUFFIXES = (
 )
 INSTALL = "pip install -r envs/formats.txt"
 MAX_SECONDS = 3600  # of an utterance
+MAX_TIME = 1e7  # seconds in a recording
 MAX_VALUES = 1 << 29  # samples of all channels; 2 GiB as float32
 BLOCK = 1 << 16  # samples of each channel
 RATES = (1_000, 768_000)  # Hz
@@ -111,7 +112,7 @@ def read_segments(
         def bounds(number: int) -> tuple[int, int | None]:
             start, end, channel = segments[number]
             where = f"{path}: from {start:g} to {'its end' if end is None else f'{end:g}'} s"
-            if start < 0 or (end is not None and end <= start):
+            if not 0 <= start < MAX_TIME or not (end is None or start < end < MAX_TIME):
                 raise UserError(f"{where}: not a time in the recording; correct the segment")
             if channel is not None and not 0 <= channel < stream.channels:
                 raise UserError(

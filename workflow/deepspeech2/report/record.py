@@ -11,7 +11,7 @@ from collections import Counter
 
 from deepspeech2 import cli
 from deepspeech2.cli import Input, Output, Settings, UserError, log
-from deepspeech2.corpus.layouts import OTHER
+from deepspeech2.corpus import OTHER
 from deepspeech2.files import read_json, write_json
 from deepspeech2.report import FORMAT
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from deepspeech2.cli import UserError
-from deepspeech2.corpus import audio
+from deepspeech2.corpus import OTHER, audio
 from deepspeech2.corpus.utterance import Utterance, check_id, train_and_val
 
 LAYOUTS = {
@@ -24,6 +24,12 @@ LAYOUTS = {
     "tsv": "deepspeech2.corpus.layouts.tsv",
     "manifest": "deepspeech2.corpus.layouts.manifest",
     "espeak": "deepspeech2.corpus.layouts.espeak",
+    "librispeech": "deepspeech2.corpus.layouts.librispeech",
+    "commonvoice": "deepspeech2.corpus.layouts.commonvoice",
+    "nemo": "deepspeech2.corpus.layouts.nemo",
+    "kaldi": "deepspeech2.corpus.layouts.kaldi",
+    "ljspeech": "deepspeech2.corpus.layouts.ljspeech",
+    "deepspeech_csv": "deepspeech2.corpus.layouts.deepspeech_csv",
 }
 AUTO = "auto"  # the layout that claims the source
 Keep = Callable[[str, audio.Audio], None]  # takes an utterance's id and sound
@@ -38,7 +44,6 @@ REASONS = {
     "hidden": "a hidden recording or transcript",
     "unsupported": "what the layout does not support",
 }
-OTHER = "other"  # neither recording nor transcript: left out without asking
 
 
 class Rules(NamedTuple):

@@ -29,7 +29,7 @@ from typing import Optional
 import numpy as np
 
 from deepspeech2.cli import UserError
-from deepspeech2.corpus import audio, folders, layouts
+from deepspeech2.corpus import OTHER, audio, folders, layouts
 from deepspeech2.corpus.utterance import Utterance, held_out
 from deepspeech2.files import remedy
 
@@ -74,7 +74,7 @@ class Layout(layouts.Layout):
             where = f"{source}: {name}"
             if data is None:
                 lost = AUDIO_FOLDER.search(name) and folders.kind(name) == "audio"
-                self.pass_over("unreadable" if lost else layouts.OTHER, where)
+                self.pass_over("unreadable" if lost else OTHER, where)
                 continue
             match = AUDIO_MEMBER.search(name)
             if not match:

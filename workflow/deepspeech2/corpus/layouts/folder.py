@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from deepspeech2.cli import UserError
-from deepspeech2.corpus import audio, folders, layouts
+from deepspeech2.corpus import OTHER, audio, folders, layouts
 from deepspeech2.corpus.text import read_text
 from deepspeech2.corpus.utterance import Utterance
 
@@ -43,7 +43,7 @@ class Layout(layouts.Recordings):
                 self.pass_over("link", folder / name)
             for stem, kinds in _by_name(files).items():
                 for name in kinds.pop("other", ()):
-                    self.pass_over(layouts.OTHER, folder / name)
+                    self.pass_over(OTHER, folder / name)
                 if stem in links or not kinds:
                     continue  # counted
                 if hidden or stem.startswith("."):
@@ -56,7 +56,7 @@ class Layout(layouts.Recordings):
         sounds.sort(key=lambda name: not _is_readable(folder / name))  # those first
         if not sounds:
             about = folders.is_about(texts[0])
-            self.pass_over(layouts.OTHER if about else "no_audio", folder / texts[0])
+            self.pass_over(OTHER if about else "no_audio", folder / texts[0])
         elif not _is_readable(folder / sounds[0]):
             self.pass_over("unreadable", f"{folder / sounds[0]}, of a format that is not read")
         elif not texts:

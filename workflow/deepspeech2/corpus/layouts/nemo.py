@@ -1,0 +1,62 @@
+"""The layout `nemo`: JSON lines as NVIDIA NeMo reads them, one utterance each.
+
+Keys are `audio_filepath` (or `audio_filename`), `text`, and where a recording has many utterances
+`offset` and `duration` in seconds; `speaker` if known. Paths are relative to the manifest's folder.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from deepspeech2.cli import UserError
+from deepspeech2.corpus import layouts, tables
+from deepspeech2.corpus.text import clean, id_of, inside, resolved
+from deepspeech2.corpus.utterance import Utterance
+
+AUDIO = ("audio_filepath", "audio_filename")
+
+
+class Layout(layouts.Recordings):
+    """See the module. An utterance of a longer recording is `<recording>_<offset in ms>`."""
+
+    @classmethod
+    def claims(cls, source: Path) -> str | None:
+        if not source.is_file():
+            return None
+        with open(source, "rb") as file:
+            start = file.readline(1 << 16)
+        found = next((key for key in AUDIO if f'"{key}"'.encode() in start), None)
+        return (
+            f"the key {found}" if found and start.lstrip(b"\xef\xbb\xbf \t")[:1] == b"{" else None
+        )
+
+    def utterances(self) -> Iterator[Utterance]:
+        root, resolve = self.source.parent, functools.lru_cache(resolved)
+        for number, line in tables.lines(self.source):
+            where = f"{self.source}: line {number}"
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError):
+                raise UserError(f"{where}: not a JSON object") from None
+            if not isinstance(row, dict):
+                raise UserError(f"{where}: not a JSON object")
+            name = next((row[key] for key in AUDIO if isinstance(row.get(key), str)), None)
+            text, speaker = row.get("text"), str(row.get("speaker") or "")
+            if name is None or not isinstance(text, str):
+                raise UserError(f"{where}: needs {AUDIO[0]} and text; it has {', '.join(row):.200}")
+            path = inside(root, name, where, resolve, self.rules.allow_outside)
+            start, end, key = 0.0, None, id_of(path, root)
+            if row.get("offset") is not None:
+                start, length = (_seconds(row, name, where) for name in ("offset", "duration"))
+                end, key = start + length, f"{key}_{round(1000 * start)}"
+            yield Utterance(key, str(path), clean(text), speaker, start, end)
+
+
+def _seconds(row: dict, key: str, where: str) -> float:
+    value = row.get(key)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1e6:
+        raise UserError(f"{where}: {key}: {value!r:.100} is not a number of seconds")
+    return float(value)

@@ -306,7 +306,7 @@ def test_extreme_results(project, tmp_path, kind):
     options = page_arguments(results, tmp_path / "figures", tmp_path / "r.html")
     rows = {"records": options["records"]}
     published = {"published": []}
-    names = "score agreement timing posteriors_index corpus_index single_stream".split()
+    names = "score agreement timing posteriors_index".split()
 
     def succeed(stage, **options):
         result = run(stage, **options)
@@ -321,6 +321,8 @@ def test_extreme_results(project, tmp_path, kind):
         "report.record", row=[ROW], configuration=["{}"], record=rows["records"],
         **{name: [folder / file] for name, file in zip(names, ROW_FILES)},
         corpus_index=[results / "datasets/own/corpus.json"],
+        features_index=[results / "own/tiny/features.json"],
+        single_stream=[folder / ROW_FILES[-1]],
     )  # fmt: skip
     succeed("report.table", **rows, **published, tsv=[tmp_path / "t"], md=[tmp_path / "m"])
     succeed("report.figures", **rows, **published, figures=options["figures"])

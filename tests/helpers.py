@@ -300,6 +300,7 @@ def write_transcripts(path: Path, transcripts: dict[str, dict]) -> Path:
 
 def run_corpus(layout: str, source: Path, folder: Path, *more) -> subprocess.CompletedProcess:
     """Make a corpus in `folder`; texts stay as they are unless `more` options say otherwise."""
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "alphabet.json").write_text(json.dumps(LABELS))
     options = () if "--text-case" in more else ("--text-case", "keep")
     return run_stage(

@@ -135,7 +135,7 @@ def test_the_project_is_within_its_size():
     }
     schema = WORKFLOW / "schemas" / "config.schema.json"
     total = sum(lines.values()) + len(schema.read_text().splitlines())
-    assert total <= 13_600, total
+    assert total <= 14_700, total
     assert max(lines.values()) <= 480, max(lines, key=lines.get)
 
 

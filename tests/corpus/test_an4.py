@@ -194,7 +194,7 @@ def test_bombs_are_refused_before_they_unpack(tmp_path):
     refuse(path, None, "unpacks to far more")
     zeros = {f"an4/junk{i}": bytes(4 << 20) for i in range(130)}
     refuse(write_tar(tmp_path / "zeros.tar.gz", zeros), None, "unpacks to far more")
-    many = {f"an4/junk{i}": b"" for i in range(an4.MAX_MEMBERS + 1)}
+    many = {f"an4/junk{i}": b"" for i in range(an4.LIMITS.members + 1)}
     refuse(write_tar(tmp_path / "many.tar.gz", many), None, "unpacks to far more")
 
 

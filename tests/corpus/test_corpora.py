@@ -1,13 +1,16 @@
 """Corpora as they are published, each with the traps of its format."""
 
+import gzip
+import io
 import json
+import tarfile
 
 import numpy as np
 import pytest
 import soundfile
 from deepspeech2.cli import UserError
 from deepspeech2.corpus import layouts
-from helpers import tone
+from helpers import run_corpus, tone
 
 
 def sound(path, seconds=0.5, seed=0):
@@ -73,6 +76,103 @@ def deepspeech_csv(root):
     return write(root / "t.csv", 'wav_filename,wav_filesize,transcript\na b/1.wav,16044,"go, on"\n')
 
 
+def stm(root):
+    sound(root / "sph/Talk_1.wav", 3.0)
+    sound(root / "sph/Talk_2.SPH.flac", 1.0, 1)
+    write(
+        root / "stm/Talk_1.stm",
+        ";; a comment\n"
+        "Talk_1 1 speaker1 0.00 0.75 <o,f0,male> go on\r\n"
+        "Talk_1 1 inter_segment_gap 0.75 1.00 <o,,> ignore_time_segment_in_scoring\n"
+        "Talk_1 1 speaker2 1.00 3.00 stop",
+    )
+    write(root / "stm/Talk_2.stm", "Talk_2.SPH A me 0 1 <NA> it 's\n")
+    return root
+
+
+def recording(name, path, seconds, **more):
+    source = {"type": "file", "channels": [0], "source": path}
+    return {
+        "id": name, "sources": [source], "sampling_rate": 16000,
+        "num_samples": round(16000 * seconds), "duration": seconds, **more,
+    }  # fmt: skip
+
+
+def write_lines(path, rows):
+    data = "\n".join(map(json.dumps, rows)).encode()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+    return path
+
+
+def lhotse(root):
+    sound(root / "wavs/a.wav", 2.0)
+    write_lines(root / "x_recordings_dev.jsonl.gz", [recording("a", "wavs/a.wav", 2.0)])
+    rows = [
+        {"id": "a-1", "recording_id": "a", "start": 0.0, "duration": 2.0, "channel": 0,
+         "text": "GO ON", "language": "English", "speaker": "me"},
+        {"id": "a-2", "recording_id": "a", "start": 0.5, "duration": 0.25, "channel": 0,
+         "text": "STOP", "alignment": {"word": []}},
+    ]  # fmt: skip
+    return write_lines(root / "x_supervisions_dev.jsonl.gz", rows)
+
+
+def cuts(root):
+    sound(root / "wavs/a.wav", 2.0)
+    told = {"id": "s1", "recording_id": "a", "start": 0.25, "duration": 0.5, "channel": 0}
+    cut = {
+        "id": "c1", "start": 0.5, "duration": 1.0, "channel": 0, "type": "MonoCut",
+        "supervisions": [{**told, "text": "GO ON"}], "recording": recording("a", "wavs/a.wav", 2.0),
+    }  # fmt: skip
+    return write_lines(root / "cuts.jsonl", [cut]).parent
+
+
+def hf_audiofolder(root, kind="csv"):
+    sound(root / "train/data/a b.wav")
+    sound(root / "test/c.flac", seed=1)
+    if kind == "csv":
+        write(root / "train/metadata.csv", 'file_name,transcription\n"data/a b.wav","go, on"\n')
+        write(root / "test/metadata.csv", "\ufefffile_name,transcription,age\r\nc.flac,stop,3\r\n")
+    else:
+        rows = [{"file_name": "train/data/a b.wav", "text": "go, on"},
+                {"file_name": "test/c.flac", "text": "stop", "sentence": "x"}]  # fmt: skip
+        write_lines(root / "metadata.jsonl", rows)
+    write(root / "README.md", "a card")
+    return root
+
+
+def parquet(root, **more):
+    pyarrow = pytest.importorskip("pyarrow", reason="needs envs/parquet.txt")
+    from pyarrow import parquet
+
+    def recorded(seed, name):
+        data = io.BytesIO()
+        soundfile.write(data, tone(0.5, seed), 16000, format="FLAC")
+        return {"bytes": data.getvalue(), "path": name}
+
+    rows = {
+        "audio": [recorded(0, "clips/a-1.flac"), recorded(1, None)],
+        "text": ["go on", "stop"], "speaker_id": [84, 85], **more,
+    }  # fmt: skip
+    path = root / "data/test-00000-of-00001.parquet"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    parquet.write_table(pyarrow.table(rows), path, row_group_size=1)
+    return root
+
+
+def v2_csv(root):
+    sound(root / "an4/wav/a 1.wav")
+    write(root / "an4/txt/a 1.txt", "GO ON\n")
+    return write(root / "m.csv", "an4/wav/a 1.wav,an4/txt/a 1.txt\n")
+
+
+def v2_folders(root):
+    for part in ("train", "val"):
+        sound(root / part / "wav/a.wav")
+        write(root / part / "txt/a.txt", "GO ON\n")
+    return root
+
+
 CORPORA = {
     "librispeech": (librispeech, {"84-121123-0000": "GO ON", "84-121123-0001": "STOP"}),
     "commonvoice": (commonvoice, {"a": '"Go" on "', "b c": "Stop"}),
@@ -80,7 +180,16 @@ CORPORA = {
     "kaldi": (kaldi, {"a": "GO ON", "b": "STOP"}),
     "ljspeech": (ljspeech, {"LJ001-0001": "In eighteen", "LJ001-0002": "Go on"}),
     "deepspeech_csv": (deepspeech_csv, {"a b/1": "go, on"}),
-}
+    "stm": (
+        stm, {"Talk_1_1_0": "go on", "Talk_1_1_1000": "stop", "Talk_2.SPH_A_0": "it 's"},
+    ),
+    "lhotse": (lhotse, {"a-1": "GO ON", "a-2": "STOP"}),
+    "lhotse cuts": (cuts, {"s1": "GO ON"}),
+    "hf_audiofolder": (hf_audiofolder, {"train/data/a b": "go, on", "test/c": "stop"}),
+    "parquet": (parquet, {"a-1": "go on", "test-00000-of-00001_1": "stop"}),
+    "manifest": (v2_csv, {"an4/wav/a 1": "GO ON"}),
+    "folder": (v2_folders, {"train/wav/a": "GO ON", "val/wav/a": "GO ON"}),
+}  # fmt: skip
 
 
 def read(name, source, **rules):
@@ -99,12 +208,12 @@ def refuse(name, source, words):
 @pytest.mark.parametrize("name", CORPORA)
 def test_a_corpus_is_read_and_known_by_its_marks(tmp_path, name):
     make, expected = CORPORA[name]
-    source = make(tmp_path / "my corpus")
+    name, source = name.split()[0], make(tmp_path / "my corpus")
     found, _, layout = read(name, source)
     assert {key: u.text for key, u in found.items()} == expected
     assert layouts.find(source) == name
-    watched = {path.name for path in layout.files()}
-    assert len(watched) > len({u.audio for u in found.values()})
+    watched = set(layout.files())
+    assert len(watched) > len({u.audio for u in found.values()}) or name == "parquet"
 
 
 def test_segments_are_cut_from_one_recording(tmp_path):
@@ -173,7 +282,7 @@ def test_kaldi_that_is_refused(tmp_path, monkeypatch, place, content, words):
         ('{"text": "a"}', "line 1: needs audio_filepath and text; it has text"),
         ('{"audio_filepath": "a.wav"}', "line 1: needs audio_filepath and text"),
         ('{"audio_filepath": "a.wav", "text": "a", "offset": 1}', "line 1: duration: None"),
-        ('{"audio_filepath": "a.wav", "text": "a", "offset": "1", "duration": 1}', "offset: '1'"),
+        ('{"audio_filepath": "a.wav", "text": "a", "offset": "x", "duration": 1}', "offset: 'x'"),
         ('{"audio_filepath": "a.wav", "text": "a", "offset": NaN, "duration": 1}', "offset: nan"),
         ('{"audio_filepath": "absent.wav", "text": "a"}', "no_audio"),
         ('{"audio_filepath": "../a.wav", "text": "a"}', "allow_outside"),
@@ -217,3 +326,222 @@ def test_the_case_of_kaldi(shared):
     assert layouts.find(source) == "kaldi"
     found = read("kaldi", source, allow_outside=True)[0]
     assert {u.text.upper() for u in found.values()} == {"GO BACK"}
+
+
+def test_the_cases_of_deepspeech_pytorch(shared):
+    data = shared / "cases/other_corpora/data"
+    assert layouts.find(data / "v2.csv") == "manifest"
+
+
+def test_the_segments_of_stm_and_lhotse(tmp_path):
+    found, sounds, layout = read("stm", stm(tmp_path / "s"))
+    assert found["Talk_1_1_1000"][3:] == ("speaker2", 1.0, 3.0, None)
+    assert len(sounds["Talk_1_1_0"].samples) == 12000
+    assert layout.passed_over.keys() == {"other"}
+    found, sounds, _ = read("lhotse", lhotse(tmp_path / "l"))
+    assert found["a-1"][3:] == ("me", 0.0, None, None)
+    assert found["a-2"][3:] == ("", 0.5, 0.75, None)
+    found, sounds, _ = read("lhotse", cuts(tmp_path / "c"))
+    whole, _ = soundfile.read(tmp_path / "c/wavs/a.wav", dtype="int16")
+    np.testing.assert_array_equal(sounds["s1"].samples, whole[12000:20000])
+
+
+def test_stereo_recordings_have_an_utterance_for_each_channel(tmp_path):
+    samples = np.stack([tone(1.0, 0), tone(1.0, 1)], axis=1)
+    (tmp_path / "wavs").mkdir()
+    for name in ("call.wav", "wavs/a.wav"):
+        soundfile.write(tmp_path / name, samples, 16000)
+    mono = [soundfile.read(tmp_path / "call.wav", dtype="int16")[0][:, i] for i in (0, 1)]
+    marks = write(tmp_path / "call.stm", "call A me 0 1 <> go\ncall B you 0 0.5 on\n")
+    _, sounds, _ = read("stm", marks)
+    np.testing.assert_array_equal(sounds["call_A_0"].samples, mono[0])
+    np.testing.assert_array_equal(sounds["call_B_0"].samples, mono[1][:8000])
+    held = recording("a", "wavs/a.wav", 1.0)
+    held["sources"][0]["channels"] = [0, 1]
+    write_lines(tmp_path / "recordings.jsonl", [held])
+    rows = [{"id": str(c), "recording_id": "a", "start": 0, "duration": 1.0, "channel": c,
+             "text": "go"} for c in (0, 1, [0, 1])]  # fmt: skip
+    _, sounds, _ = read("lhotse", write_lines(tmp_path / "supervisions.jsonl", rows))
+    for channel in (0, 1):
+        np.testing.assert_array_equal(sounds[str(channel)].samples, mono[channel])
+    assert sounds["[0, 1]"].notes == ["2 channels averaged, which differ"]
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("Talk_1 1 me 0.0", "line 1: not file, channel"),
+        ("Talk_1 9 me 0.0 1.0 go", "line 1: channel '9'"),
+        ("Talk_1 1 me x 1.0 go", "line 1: start: 'x'"),
+        ("Talk_1 1 me 1.0 0.5 go", "not a time in the recording"),
+        ("Talk_1 1 me 0.0 9.5 go", "ends at 3.000 s"),
+        ("Talk_1 1 me 0.0 1.0 <o> go <unk> on", r"skip: \[unsupported\]"),
+        ("Talk_1 1 me 0.0 1.0 <unk> on", r"skip: \[unsupported\]"),
+        ("Talk_1 1 me 0.0 1.0 {go / stop} on", r"skip: \[unsupported\]"),
+        ("Talk_1 1 me 0.0 1.0 <o>", r"skip: \[empty_text\]"),
+        ("Talk_9 1 me 0.0 1.0 go", r"skip: \[no_audio"),
+        ("../../x 1 me 0.0 1.0 go", "line 1.*outside"),
+    ],
+)
+def test_stm_that_is_refused(tmp_path, line, words):
+    write(stm(tmp_path / "s") / "stm/Talk_1.stm", line + "\n")
+    refuse("stm", tmp_path / "s", words)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"sources": [{"type": "command", "channels": [0], "source": "touch RAN"}]}, "unsupported"),
+        ({"sources": [{"type": "url", "channels": [0], "source": "http://x"}]}, "unsupported"),
+        ({"transforms": [{"name": "Speed", "kwargs": {"factor": 0.9}}]}, "unsupported"),
+        ({"sources": [{"type": "file", "channels": [1], "source": "wavs/a.wav"}]}, "unsupported"),
+        ({"sources": [{"type": "file", "channels": [0], "source": "/etc/passwd"}]}, "outside"),
+        ({"sources": [{"type": "file", "channels": [0], "source": "b.wav"}]}, "no_audio"),
+        ({"sources": 3}, "sources: not a list"),
+        ({"id": "b"}, "no_audio"),
+        ({"duration": "long"}, "duration"),
+    ],
+)
+def test_lhotse_that_is_refused(tmp_path, monkeypatch, change, words):
+    monkeypatch.chdir(tmp_path)
+    source = lhotse(tmp_path / "l")
+    changed = {**recording("a", "wavs/a.wav", 2.0), **change}
+    write_lines(tmp_path / "l/x_recordings_dev.jsonl.gz", [changed])
+    refuse("lhotse", source, words)
+    assert not list(tmp_path.rglob("RAN"))
+
+
+def test_manifests_of_lhotse_that_are_refused(tmp_path):
+    table = lhotse(tmp_path / "l")
+    (tmp_path / "l/x_recordings_dev.jsonl.gz").rename(tmp_path / "l/other.jsonl.gz")
+    refuse("lhotse", table, "no recordings beside it")
+    data = table.read_bytes()
+    for cut in (data[:-9], data[: len(data) // 2]):
+        table.write_bytes(cut)
+        refuse("lhotse", table, "x_supervisions_dev")
+    folder = cuts(tmp_path / "c")
+    row = json.loads((folder / "cuts.jsonl").read_text())
+    write_lines(folder / "cuts.jsonl", [{**row, "type": "MixedCut"}])
+    refuse("lhotse", folder, r"skip: \[unsupported\]")
+    write_lines(folder / "cuts.jsonl", [{**row, "supervisions": []}])
+    refuse("lhotse", folder, r"skip: \[no_text\]")
+    write_lines(folder / "cuts_2.jsonl", [row])
+    refuse("lhotse", folder, "several manifests")
+
+
+def test_hugging_face_folders(tmp_path):
+    found, _, layout = read("hf_audiofolder", hf_audiofolder(tmp_path / "j", "jsonl"))
+    assert {u.text for u in found.values()} == {"go, on", "stop"}
+    layout = read("hf_audiofolder", hf_audiofolder(tmp_path / "c"))[2]
+    assert layout.official == {"train/data/a b": "train", "test/c": "test"}
+    sound(tmp_path / "c/test/more.wav")
+    refuse("hf_audiofolder", tmp_path / "c", r"1 no_text.*more.wav")
+    (tmp_path / "c/test/more.wav").unlink()
+    for text, words in (
+        ("file_name,label\nc.flac,3\n", "line 2: needs file_name and one of text"),
+        ("file_name,text\n../../x.wav,go\n", "line 2.*outside"),
+        ("file_name,text\nc.flac,go,on\n", "line 2: 3 cells"),
+    ):
+        write(tmp_path / "c/test/metadata.csv", text)
+        refuse("hf_audiofolder", tmp_path / "c", words)
+
+
+def test_parquet(tmp_path):
+    found, _, layout = read("parquet", parquet(tmp_path / "p"))
+    assert {u.speaker for u in found.values()} == {"84", "85"}
+    assert set(layout.parts_of(list(found.values())).values()) == {"test"}
+    refuse("parquet", parquet(tmp_path / "t", text=["go", None]), r"skip: \[empty_text\]")
+    refuse("parquet", parquet(tmp_path / "x", text=[1, 2]), "text: 1 is not a text")
+    none = [{"bytes": None, "path": "a.wav"}, {"bytes": b"x", "path": "b.wav"}]
+    refuse("parquet", parquet(tmp_path / "n", audio=none), "row 1, b.wav: not readable")
+    found, _, layout = read("parquet", parquet(tmp_path / "s"), skip=["no_audio"])
+    path = next((tmp_path / "p").rglob("*.parquet"))
+    path.write_bytes(path.read_bytes()[:-100])
+    refuse("parquet", path, "not whole Parquet")
+
+
+TABLES = {
+    "t.tsv": "who\tsaid\tclip\tfrom\tfor\nme\tgo on\ta.wav\t0.5\t0.25\n\tstop\ta.wav\t1\t1\n",
+    "t.csv": 'clip,said,from,for,who\na.wav,"go on",0.5,0.25,me\na.wav,stop,1,1,\n',
+    "t.jsonl": '{"clip": "a.wav", "said": "go on", "from": 0.5, "for": 0.25, "who": "me"}\n'
+    '{"clip": "a.wav", "said": "stop", "from": 1, "for": 1, "who": null, "x": []}\n',
+}
+COLUMNS = {"path": "clip", "transcript": "said", "speaker": "who", "start": "from"}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_tables_with_columns_of_your_own(tmp_path, name):
+    sound(tmp_path / "a.wav", 2.0)
+    source = write(tmp_path / name, TABLES[name])
+    found, sounds, _ = read("table", source, columns={**COLUMNS, "duration": "for"})
+    assert {u[2:] for u in found.values()} == {
+        ("go on", "me", 0.5, 0.75, None), ("stop", "", 1.0, 2.0, None),
+    }  # fmt: skip
+    assert len(sounds["a_500"].samples) == 4000
+    for role, heading in (("end", "until"), ("id", "key"), ("transcript", "text")):
+        with pytest.raises(UserError, match=heading):
+            read("table", source, columns={**COLUMNS, role: heading})
+    with pytest.raises(UserError, match="who"):
+        read("table", source, columns={**COLUMNS, "start": "who"})
+
+
+def test_parts_of_their_own(tmp_path):
+    for part in ("train-clean-5", "dev-clean-2"):
+        librispeech(tmp_path / "L" / part)
+    chapter = tmp_path / "L/dev-clean-2/84/121123"
+    for path in chapter.iterdir():
+        path.rename(path.with_name(path.name.replace("84-", "85-")))
+    texts = chapter / "85-121123.trans.txt"
+    texts.write_text(texts.read_text().replace("84-", "85-"))
+    found, _, layout = read("librispeech", tmp_path / "L")
+    parts = layout.parts_of(list(found.values()))
+    assert {name[:2]: part for name, part in parts.items()} == {"84": "train", "85": "val"}
+    source = commonvoice(tmp_path / "cv").parent
+    sound(source / "clips/d.mp3")
+    write(source / "dev.tsv", "client_id\tpath\tsentence\nme\td.mp3\tGo\n")
+    found, _, layout = read("commonvoice", source)
+    assert layouts.find(source) == "commonvoice"
+    assert layout.parts_of(list(found.values())) == {"a": "test", "b c": "test", "d": "val"}
+
+
+def packed(path, folder):
+    with tarfile.open(path, "w:gz") as archive:
+        archive.add(folder, "LibriSpeech/dev-clean-2")
+    return path
+
+
+def test_a_corpus_in_its_archive(tmp_path):
+    source = packed(tmp_path / "x.tar.gz", librispeech(tmp_path / "l"))
+    done = run_corpus("librispeech", source, tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    index = json.loads((tmp_path / "out/corpus.json").read_text())
+    assert {u["id"]: u["split"] for u in index["utterances"]} == {
+        "84-121123-0000": "val", "84-121123-0001": "val",
+    }  # fmt: skip
+    assert not (tmp_path / "out/corpus/archive").exists()
+    table = commonvoice(tmp_path / "cv")
+    source = packed(tmp_path / "cv.tar.gz", table.parent)
+    within = "LibriSpeech/dev-clean-2/test.tsv"
+    done = run_corpus("commonvoice", source, tmp_path / "cv_out", f"--within={within}")
+    assert done.returncode == 0, done.stderr
+    for wrong in ("../../x", "LibriSpeech/none"):
+        done = run_corpus("commonvoice", source, tmp_path / "no", f"--within={wrong}")
+        assert done.returncode == 1 and "within" in done.stderr, done.stderr
+    done = run_corpus("commonvoice", table, tmp_path / "no", "--within=x")
+    assert done.returncode == 1 and "not an archive" in done.stderr
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, "twice"])
+def test_an_archive_that_is_refused(tmp_path, kind):
+    source = packed(tmp_path / "x.tar", librispeech(tmp_path / "l"))
+    with tarfile.open(tmp_path / "y.tar", "w") as archive:
+        archive.add(tmp_path / "l", "a")
+        for name in ("a/x", "a/x") if kind == "twice" else ("a/x",):
+            member = tarfile.TarInfo(name)
+            if kind != "twice":
+                member.type, member.linkname = kind, "/etc/passwd"
+            archive.addfile(member)
+    source = tmp_path / "y.tar"
+    done = run_corpus("librispeech", source, tmp_path / "out")
+    assert done.returncode == 1 and "a/x" in done.stderr, done.stderr
+    assert not (tmp_path / "out/corpus").exists()

@@ -59,6 +59,7 @@ Widths = _list(Annotated[int, Field(ge=1, le=1_000_000)], max_length=50)
 Text = Annotated[str, StringConstraints(min_length=1)]
 # Snakemake takes braces in the name of an input for wildcards.
 FilePath = Annotated[str, StringConstraints(min_length=1, pattern=r"^[^{}]*$")]
+Sha256 = Annotated[str, StringConstraints(pattern="^[0-9a-fA-F]{64}$")]
 Count = Annotated[int, Field(ge=0, le=1000)]
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -106,17 +107,26 @@ class Dataset(Entry):
     layout: Literal[(layouts.AUTO, *layouts.LAYOUTS)]
     """auto: the one whose marks the path has; an4: AN4's archive (tar or zip; .raw, .sph or .wav
     inside) or its unpacked folder; folder: audio files, each with a .txt of the same name beside
-    it; tsv: a table with the columns path and transcript (and speaker); manifest: a
-    deepspeech.pytorch manifest (JSON); espeak: a table of texts that espeak-ng speaks
-    (resources/synthetic/texts.tsv is one); librispeech, kaldi, ljspeech: a folder of theirs;
-    commonvoice, deepspeech_csv, nemo: a table of theirs (docs/data.md)"""
+    it; tsv: a table with the columns path and transcript (and speaker); table: one whose columns
+    you name; manifest: deepspeech.pytorch's (JSON, or CSV); espeak: a table of texts that espeak-ng
+    speaks (resources/synthetic/texts.tsv is one); librispeech, kaldi, ljspeech, hf_audiofolder: a
+    folder of theirs; commonvoice, deepspeech_csv, nemo, stm, lhotse, parquet: a file of theirs, or
+    a folder of such (docs/data.md)"""
     path: Text | None = None
     """the local archive, folder, table or manifest"""
     urls: list[Annotated[str, StringConstraints(pattern="^https?://")]] = []
     """mirrors of the archive, tried in this order, if there is no path"""
+    sha256: Sha256 | None = None
+    """only this very archive is taken from a mirror"""
+    within: Text | None = None
+    """where the corpus is in its archive (tar or zip), which is unpacked for the layout; null: the
+    one folder that holds all"""
+    columns: dict[Literal[layouts.COLUMNS], Text] = {}
+    """of the layout table: the names of its columns for path, transcript, id, speaker, start, end,
+    duration (s) and channel (counted from 0), those that it has"""
     split: Literal[SPLITS] = "all"
-    """part to run on; val is every tenth speaker (of AN4's training part, or of all), and only AN4
-    has a test part"""
+    """part to run on: the corpus's own, where it has such (an4, librispeech, commonvoice,
+    hf_audiofolder, parquet); else val is every tenth speaker, and train the others"""
     text_case: Literal[tuple(CASES)] = "keep"
     """what to do to the letters of the transcripts"""
     unknown_characters: Literal["error", "drop"] = "error"
@@ -179,7 +189,7 @@ class Checkpoint(Entry):
     does not say; hamming_symmetric is deepspeech.pytorch V1's and V2's window, hamming V3's"""
     random: RandomWeights | None = None
     """random weights instead, to measure the speed of an architecture: rows without accuracy"""
-    sha256: Annotated[str, StringConstraints(pattern="^[0-9a-fA-F]{64}$")] | None = None
+    sha256: Sha256 | None = None
     """only this very file is accepted; null trusts the first download and records it"""
     training_texts: FilePath | None = None
     """a file with the texts that it was trained on, one a line; others are scored apart, too"""

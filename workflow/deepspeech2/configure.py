@@ -181,11 +181,13 @@ def _check_dataset(config: Config, name: str) -> None:
         if not dataset.path:
             raise UserError(f"config: datasets.{name}.layout: auto needs a path; name the layout")
         dataset.layout = layouts.find(dataset.path)
-    if dataset.split == "test" and "test" not in layouts.parts(dataset.layout):
+    if dataset.split == "test" and not layouts.may_have_test(dataset.layout):
         raise UserError(
             f"config: datasets.{name}.split: 'test': the layout {dataset.layout} has no such part; "
             "use all, or train and val (every tenth speaker)"
         )
+    if dataset.columns and dataset.layout != "table":
+        raise UserError(f"config: datasets.{name}.columns: only for the layout table")
 
 
 def _override(config: Config, key: str, kind: str) -> None:

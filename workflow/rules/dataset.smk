@@ -13,6 +13,7 @@ rule fetch_corpus:
     params:
         urls=of_dataset("urls"),
         kind="archive",
+        expected=of_dataset("sha256"),
         code=code("corpus.fetch"),
     shell:
         stage("corpus.fetch")
@@ -36,6 +37,7 @@ rule corpus:
     params:
         layout=of_dataset("layout"),
         source=lambda wildcards, input: input.archive or DATASETS[wildcards.dataset].path,
+        within=of_dataset("within"),
         rules=lambda wildcards: json.dumps(rules_of(wildcards.dataset)._asdict()),
         text_case=of_dataset("text_case"),
         contents=lambda wildcards: (

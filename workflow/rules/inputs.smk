@@ -11,7 +11,7 @@ def rules_of(dataset):
     """What a dataset's user allows its layout."""
     entry = DATASETS[dataset]
     empty = entry.empty_references == "score"
-    return layouts.Rules(entry.skip, entry.allow_outside, empty_references=empty)
+    return layouts.Rules(entry.skip, entry.allow_outside, entry.columns, empty)
 
 
 @functools.cache

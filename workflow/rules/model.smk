@@ -13,6 +13,7 @@ rule fetch_checkpoint:
     params:
         urls=lambda wildcards: [MODELS[wildcards.model].checkpoint],
         kind="checkpoint",
+        expected=[],
         code=code("corpus.fetch"),
     shell:
         stage("corpus.fetch")

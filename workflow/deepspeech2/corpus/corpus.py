@@ -8,6 +8,7 @@ With a table of PCM hashes, the corpus must have exactly its utterances, samples
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Literal
@@ -17,9 +18,9 @@ from scipy.io import wavfile
 
 from deepspeech2 import cli
 from deepspeech2.cli import Input, Output, Settings, UserError, log
-from deepspeech2.corpus import audio, layouts, tables
+from deepspeech2.corpus import archives, audio, layouts, tables
 from deepspeech2.corpus.labels import read as read_labels
-from deepspeech2.corpus.text import CASES
+from deepspeech2.corpus.text import CASES, inside
 from deepspeech2.corpus.utterance import Utterance
 from deepspeech2.files import replacing_folder, sha256, sha256_bytes, write_json
 
@@ -119,9 +120,31 @@ def write(layout: layouts.Layout, folder: Path, text_case: str, identity: Identi
     return entries
 
 
+def opened(source: Path, layout: str, within: str | None, scratch: Path) -> Path:
+    """The corpus as its layout reads it: an archive is unpacked to the folder `scratch`.
+
+    `within` is the corpus's place in an archive.
+    """
+    packed = source.is_file() and not layouts.reads_archives(layout)
+    if not (packed and archives.is_archive(source)):
+        if within:
+            raise UserError(f"{source}: not an archive that is unpacked; set no `within`")
+        return source
+    scratch.mkdir()
+    root = archives.unpack(source, scratch)
+    if not within:
+        return root
+    found = inside(scratch, within, f"{source}: within")
+    if not found.exists():
+        held = ", ".join(sorted(path.name for path in scratch.iterdir()))
+        raise UserError(f"{source}: within: no {within!r} in it; it holds {held:.200}")
+    return found
+
+
 def main(
     layout: Literal[(layouts.AUTO, *layouts.LAYOUTS)],
     source: Path,
+    within: str | None,
     rules: Settings | None,
     text_case: Literal[tuple(CASES)],
     labels: Input,
@@ -134,6 +157,7 @@ def main(
 
     layout: how the corpus is held; auto takes the layout that claims it
     source: its archive, folder, table or manifest
+    within: where it is in an archive; without, the one folder that holds all
     rules: what may be left out, and what else layouts.Rules has (JSON)
     text_case: what to do to the letters of the transcripts
     labels: the characters of its transcripts, the blank first (JSON)
@@ -145,15 +169,20 @@ def main(
     alphabet = read_labels(labels)
     identity = Identity(pcm_sha256)
     name = layouts.find(source) if layout == layouts.AUTO else layout
-    held = layouts.create(name, source, layouts.Rules(**(rules or {})))
     with replacing_folder(corpus) as folder:
+        scratch = folder / "archive"
         try:
+            place = opened(source, name, within, scratch)
+            held = layouts.create(name, place, layouts.Rules(**(rules or {})))
             utterances = write(held, folder, text_case, identity)
+            mark = held.claims(place) or "whose marks it lacks"
         except UserError as error:
-            raise UserError(f"{error}{layouts.advice(source, name)}") from None
+            text = f"{error}{layouts.advice(source, name)}".replace(f"{scratch}/", f"{source}: ")
+            raise UserError(text) from None
+        shutil.rmtree(scratch, ignore_errors=True)
     for reason, found in held.passed_over.items():
         for where in found:
-            log.info("passed over (%s): %s", reason, where)
+            log.info("passed over (%s): %s", reason, where.replace(f"{scratch}/", ""))
     notes = Counter(note for utterance in utterances for note in utterance.get("notes", ()))
     content = {
         "layout": name,
@@ -163,7 +192,6 @@ def main(
     }
     write_json(index, content)
     write_json(labels_copy, alphabet)
-    mark = held.claims(source) or "whose marks it lacks"
     log.info("%d utterances from %s, layout %s (%s)", len(utterances), source, name, mark)
 
 

@@ -2,7 +2,8 @@
 
 A broken download is kept as `<output>.part` and resumed, from the same mirror and only where the
 server confirms that the file has not changed. Every mirror is tried several times before the next;
-if all fail, all are named. An answer that is neither an archive nor a checkpoint counts as none.
+if all fail, all are named. An answer that is neither an archive nor a checkpoint, or has another
+SHA-256 than it must have, counts as none.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import urllib3
 
 from deepspeech2 import cli
 from deepspeech2.cli import Output, UserError, log
+from deepspeech2.corpus.archives import is_archive
 from deepspeech2.files import replacing, sha256, write_json
 
 ATTEMPTS = 3  # of each mirror
@@ -26,15 +28,7 @@ PAUSE = 1.0  # seconds before the second attempt; doubles
 TIMEOUT = (10, 60)  # seconds to connect, seconds without a byte
 MAX_BYTES = 8 << 30
 CHUNK = 1 << 16  # bytes; at most so many are lost when a connection breaks
-ARCHIVE_STARTS = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"PK\x03\x04")  # gzip, bzip2, xz, zip
 FAILURES = (requests.RequestException, urllib3.exceptions.HTTPError, ValueError)
-
-
-def is_archive(path: Path) -> bool:
-    """Whether a file begins like a tar, compressed or not, or like a zip."""
-    with open(path, "rb") as file:
-        start = file.read(512)
-    return start.startswith(ARCHIVE_STARTS) or start[257:262] == b"ustar"
 
 
 def is_checkpoint(path: Path) -> bool:
@@ -47,8 +41,11 @@ def is_checkpoint(path: Path) -> bool:
 KINDS = {"archive": is_archive, "checkpoint": is_checkpoint}
 
 
-def fetch(urls: list[str], output: Path, kind: str = "archive") -> str:
-    """Download to `output` and return the mirror that served it."""
+def fetch(urls: list[str], output: Path, kind: str = "archive", expected: str | None = None) -> str:
+    """Download to `output` and return the mirror that served it.
+
+    `expected` is the SHA-256 that it must have.
+    """
     failures = []
     for url in urls:
         if urlsplit(url).scheme not in ("http", "https"):
@@ -58,7 +55,7 @@ def fetch(urls: list[str], output: Path, kind: str = "archive") -> str:
             if attempt:
                 time.sleep(PAUSE * 2 ** (attempt - 1))
             try:
-                _download(url, output, kind)
+                _download(url, output, kind, expected)
                 return url
             except (*FAILURES, _Incomplete, _Refused) as error:
                 reason = _reason(error)
@@ -101,7 +98,7 @@ def _partial(url: str, part: Path, state: Path) -> dict[str, str]:
     return {}
 
 
-def _download(url: str, output: Path, kind: str) -> None:
+def _download(url: str, output: Path, kind: str, expected: str | None) -> None:
     part = output.with_name(f"{output.name}.part")
     state = output.with_name(f"{output.name}.part.json")
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -144,6 +141,9 @@ def _download(url: str, output: Path, kind: str) -> None:
     if not KINDS[kind](part):
         part.unlink()
         raise _Refused(f"serves something that is not a {kind}")
+    if expected and (digest := sha256(part)) != expected.lower():
+        part.unlink()
+        raise _Refused(f"serves a file whose SHA-256 is {digest}, not {expected}")
     part.replace(output)
     state.unlink()
 
@@ -168,6 +168,7 @@ def main(
     urls: list[str],
     output: Output,
     kind: Literal[tuple(KINDS)] = "archive",
+    expected: str | None = None,
 ) -> None:
     """Command line.
 
@@ -175,8 +176,9 @@ def main(
     output: file to write
     kind: what it must be; a checkpoint is trusted at its first download and must stay the same,
         its SHA-256 is kept beside it in trusted.sha256
+    expected: the SHA-256 that it must have
     """
-    url = fetch(urls, output, kind)
+    url = fetch(urls, output, kind, expected)
     if kind == "checkpoint":
         try:
             log.info("SHA-256 %s", require_trusted(output, output.with_name("trusted.sha256")))

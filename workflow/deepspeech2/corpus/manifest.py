@@ -8,18 +8,23 @@ deepspeech.pytorch ignores them.
 
 from __future__ import annotations
 
+import csv
 import functools
 import os
+import re
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from deepspeech2 import cli
 from deepspeech2.cli import Input, Output, UserError, log
+from deepspeech2.corpus import tables
 from deepspeech2.corpus.text import id_of, inside, read_text, resolved
 from deepspeech2.corpus.utterance import Utterance, check_id
 from deepspeech2.files import read_json, remedy, require_unaltered, write_json
 
 SPLITS = ("train", "val", "test", "all")
+TABLE = ".csv"  # the suffix of V1's and V2's manifests
+PAIR = re.compile(rb"[^\r\n]+,[^\r\n,]+\.txt[\"\s]*(\n|$)")  # their first line
 KEYS = ("wav_path", "transcript_path", "id", "speaker", "wav_sha256", "txt_sha256")
 
 
@@ -61,12 +66,13 @@ class Sample(NamedTuple):
 def read(manifest: str | Path, outside: bool = False) -> list[Sample]:
     """The samples of a deepspeech.pytorch manifest, ours or another's, in its order.
 
-    A relative `root_path` is resolved against the manifest's own folder; ids that the manifest
-    does not give are made from the paths. `outside` allows paths that lead out of the root. Whether
-    the files exist is seen when they are read.
+    V1's and V2's are CSV, a recording and its transcript on each line. A relative `root_path` is
+    resolved against the manifest's own folder; ids that the manifest does not give are made from
+    the paths. `outside` allows paths that lead out of the root. Whether the files exist is seen
+    when they are read.
     """
     manifest = Path(manifest)
-    data = read_json(manifest)
+    data = _of_table(manifest) if manifest.suffix == TABLE else read_json(manifest)
     entries = data.get("samples") if isinstance(data, dict) else None
     if not isinstance(entries, list) or not isinstance(data.get("root_path"), str):
         raise UserError(f"{manifest}: not a manifest (needs root_path and samples)")
@@ -98,6 +104,20 @@ def read(manifest: str | Path, outside: bool = False) -> list[Sample]:
         hashes = (values.get(key, "") for key in ("wav_sha256", "txt_sha256"))
         samples.append(Sample(utterance, transcript, *hashes, index))
     return samples
+
+
+def _of_table(manifest: Path) -> dict:
+    """V1's and V2's manifest as if it were V3's."""
+    samples = []
+    for number, line in tables.lines(manifest):
+        try:
+            wav, txt = tables.Dialect(",", True).cells(line)
+        except (csv.Error, ValueError):
+            raise UserError(
+                f"{manifest}: line {number}: not a recording and a transcript's file"
+            ) from None
+        samples.append({"wav_path": wav, "transcript_path": txt})
+    return {"root_path": "", "samples": samples}
 
 
 def main(

@@ -1,20 +1,25 @@
-"""Tables of texts with a line of headings: separated by tabs, commas or semicolons.
+"""Tables with a line of headings, separated by tabs, commas or semicolons, and JSON lines.
 
 How a table is written is told from its headings and its first row. What does not fit stops with the
-line's number; nothing is guessed, cut or joined.
+line's number; nothing is guessed, cut or joined. Files may be compressed with gzip.
 """
 
 from __future__ import annotations
 
 import csv
+import gzip
+import json
 import re
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, Any, NamedTuple
 
 from deepspeech2.cli import UserError
 
 SEPARATORS = {"\t": "tabs", ",": "commas", ";": "semicolons"}
+MAX_LINE = 1 << 26  # bytes
+MAX_SECONDS = 1e7
 BYTE_ORDER_MARKS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 
 
@@ -38,8 +43,10 @@ def lines(table: Path) -> Iterator[tuple[int, str]]:
     """Number and text of each line that is not blank, whatever ends it (LF, CR LF or CR)."""
     number = 0
     try:
-        with open(table, "rb") as file:
-            for data in file:
+        with opened(table) as file:
+            while data := file.readline(MAX_LINE + 1):
+                if len(data) > MAX_LINE:
+                    raise UserError(f"{table}: line {number + 1}: too long ({MAX_LINE} bytes)")
                 if not number and data[:2] in BYTE_ORDER_MARKS:
                     found = BYTE_ORDER_MARKS[data[:2]]
                     raise UserError(f"{table}: {found} text; save it as UTF-8")
@@ -50,10 +57,47 @@ def lines(table: Path) -> Iterator[tuple[int, str]]:
                         yield number, line
     except FileNotFoundError:
         raise UserError(f"{table}: no such table") from None
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise UserError(f"{table}: not a whole gzip file ({error}); fetch it again") from None
     except UnicodeDecodeError as error:
         raise UserError(
             f"{table}: line {number + 1}: not UTF-8 text ({error.reason}); convert it"
         ) from None
+
+
+def opened(table: Path) -> IO[bytes]:
+    """A file's bytes, decompressed if it is named `.gz`."""
+    return gzip.open(table) if table.suffix == ".gz" else open(table, "rb")
+
+
+def records(table: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Line number and object of each of a file's JSON lines."""
+    for number, line in lines(table):
+        try:
+            found = json.loads(line)
+        except (ValueError, RecursionError):
+            found = None
+        if not isinstance(found, dict):
+            raise UserError(f"{table}: line {number}: not a JSON object")
+        yield number, found
+
+
+def text_of(value: Any, key: str, where: str) -> str:
+    """A text of JSON; nothing where it is missing."""
+    if not isinstance(value, (str, type(None))):
+        raise UserError(f"{where}: {key}: {value!r:.100} is not a text")
+    return value or ""
+
+
+def seconds(value: Any, key: str, where: str) -> float:
+    """A time of JSON, or of a cell."""
+    try:
+        found = float(value) if isinstance(value, (int, float, str)) else -1.0
+    except (ValueError, OverflowError):
+        found = -1.0
+    if isinstance(value, bool) or not 0 <= found < MAX_SECONDS:
+        raise UserError(f"{where}: {key}: {value!r:.100} is not a number of seconds")
+    return found
 
 
 def rows(
@@ -129,13 +173,28 @@ def _is_escaped(cell: str) -> bool:
     return _is_quoted(cell) and '""' in cell[1:-1]
 
 
+def starts(table: Path) -> bytes:
+    """The first line of a file, without a byte order mark; nothing of what is none."""
+    if not table.is_file():
+        return b""
+    try:
+        with opened(table) as file:
+            start = file.readline(1 << 16).removeprefix(b"\xef\xbb\xbf")
+    except (OSError, EOFError, zlib.error):
+        return b""
+    return re.split(rb"[\r\n]", start, maxsplit=1)[0]
+
+
 def has_headings(table: Path, *needed: str) -> bool:
     """Whether a file is a table with these headings. Little of it is read."""
-    if not table.is_file():
-        return False
     try:
-        with open(table, "rb") as file:
-            line = re.split(rb"[\r\n]", file.read(1 << 16), maxsplit=1)[0].decode("utf-8-sig")
+        line = starts(table).decode()
         return bool(_headings(table, line, needed, "".join(SEPARATORS), None))
-    except (UserError, OSError, UnicodeDecodeError):
+    except (UserError, UnicodeDecodeError):
         return False
+
+
+def has_keys(table: Path, *keys: str) -> bool:
+    """Whether a file has JSON lines, the first with these keys. Little of it is read."""
+    line = starts(table)
+    return line.lstrip(b" \t")[:1] == b"{" and all(f'"{key}"'.encode() in line for key in keys)

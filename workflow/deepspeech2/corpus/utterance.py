@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -40,6 +41,12 @@ def held_out(speakers: Iterable[str]) -> set[str]:
     """The speakers whose utterances are kept from training: every tenth by name, if not alone."""
     names = sorted(set(speakers))
     return set(names[::VAL_EVERY]) if len(names) > 1 else set()
+
+
+def part_named(name: str) -> str:
+    """The part that a corpus's own name of it stands for, if any: dev-clean is val."""
+    found = re.match(r"train|test|dev|val", name.lower())
+    return {"dev": "val"}.get(found[0], found[0]) if found else ""
 
 
 def train_and_val(utterances: Iterable[Utterance]) -> dict[str, str]:

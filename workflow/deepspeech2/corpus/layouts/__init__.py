@@ -10,12 +10,12 @@ from __future__ import annotations
 import abc
 import importlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from deepspeech2.cli import UserError
-from deepspeech2.corpus import OTHER, audio
+from deepspeech2.corpus import OTHER, audio, folders
 from deepspeech2.corpus.utterance import Utterance, check_id, train_and_val
 
 LAYOUTS = {
@@ -30,6 +30,11 @@ LAYOUTS = {
     "kaldi": "deepspeech2.corpus.layouts.kaldi",
     "ljspeech": "deepspeech2.corpus.layouts.ljspeech",
     "deepspeech_csv": "deepspeech2.corpus.layouts.deepspeech_csv",
+    "stm": "deepspeech2.corpus.layouts.stm",
+    "lhotse": "deepspeech2.corpus.layouts.lhotse",
+    "hf_audiofolder": "deepspeech2.corpus.layouts.hf_audiofolder",
+    "parquet": "deepspeech2.corpus.layouts.parquet",
+    "table": "deepspeech2.corpus.layouts.table",
 }
 AUTO = "auto"  # the layout that claims the source
 Keep = Callable[[str, audio.Audio], None]  # takes an utterance's id and sound
@@ -44,14 +49,16 @@ REASONS = {
     "hidden": "a hidden recording or transcript",
     "unsupported": "what the layout does not support",
 }
+# What a column of a table may hold.
+COLUMNS = ("path", "transcript", "id", "speaker", "start", "end", "duration", "channel")
 
 
 class Rules(NamedTuple):
     """What the user allows a layout, and tells it.
 
     `skip` are the reasons under which files and rows may be left out, `allow_outside` lets paths
-    and links lead out of the corpus's folder, `columns` names the columns of a table,
-    `empty_references` keeps utterances whose transcript is empty.
+    and links lead out of the corpus's folder, `columns` names the table's for some of
+    COLUMNS, `empty_references` keeps utterances whose transcript is empty.
     """
 
     skip: Sequence[str] = ()
@@ -63,15 +70,19 @@ class Rules(NamedTuple):
 class Layout(abc.ABC):
     """A corpus at `source`: an archive, a folder, a table or a manifest.
 
-    `parts` are those that the corpus itself comes in; where it has none, `train` and `val` are made
-    by speakers.
+    `parts` are those that all its corpora come in; `may_have_test` says that some have a part test,
+    `reads_archives` that it reads them without unpacking. `official` has the parts that this corpus
+    itself puts utterances in.
     """
 
     parts: ClassVar[Sequence[str]] = ()
+    may_have_test: ClassVar[bool] = False
+    reads_archives: ClassVar[bool] = False
 
     def __init__(self, source: Path, rules: Rules = Rules()):  # noqa: B008  it is immutable
         self.source, self.rules = source, rules
         self.passed_over: dict[str, list[str]] = {}  # files and rows that are not used, by reason
+        self.official: dict[str, str] = {}
 
     @classmethod
     def claims(cls, source: Path) -> str | None:
@@ -110,8 +121,17 @@ class Layout(abc.ABC):
         return regular([self.source])
 
     def parts_of(self, utterances: Sequence[Utterance]) -> dict[str, str]:
-        """The part (train, val or test) of each utterance by id."""
-        return train_and_val(utterances)
+        """The part (train, val or test) of each utterance by id.
+
+        Those that the corpus puts in none, or in train without a val, are parted by speakers.
+        """
+        has_val = "val" in self.official.values()
+        fixed = {
+            u.id: part
+            for u in utterances
+            if (part := self.official.get(u.id)) and (part != "train" or has_val)
+        }
+        return {**train_and_val(u for u in utterances if u.id not in fixed), **fixed}
 
 
 class Recordings(Layout):
@@ -135,6 +155,15 @@ class Recordings(Layout):
         if not kept:
             raise UserError(f"{self.source}: no recordings in it")
         return sorted(kept)
+
+    def pass_over_rest(self, root: Path, used: Collection[Path]) -> None:
+        """Note the files below `root` that are not among `used`, and have no text so."""
+        for folder, files, refused in folders.walk(root, self.rules.allow_outside):
+            for name in refused:
+                self.pass_over("link", folder / name)
+            for path in (folder / name for name in files):
+                if path not in used and path.name not in refused:
+                    self.pass_over("no_text" if folders.kind(path.name) == "audio" else OTHER, path)
 
     def _usable(self) -> Iterator[Utterance]:
         """The utterances with a recording, a text and an id of their own."""
@@ -201,6 +230,16 @@ def parts(name: str) -> Sequence[str]:
     return _class(name).parts
 
 
+def may_have_test(name: str) -> bool:
+    """Whether a corpus in the layout `name` may have a part test of its own."""
+    return _class(name).may_have_test
+
+
+def reads_archives(name: str) -> bool:
+    """Whether the layout `name` reads archives without unpacking."""
+    return _class(name).reads_archives
+
+
 def create(name: str, source: str | Path, rules: Rules = Rules()) -> Layout:  # noqa: B008
     """The corpus at `source` in the layout `name`."""
     return _class(name)(Path(source), rules)
@@ -222,7 +261,7 @@ def find(source: str | Path) -> str:
         raise UserError(f"{source}: several layouts claim it ({listed}); name one as its layout")
     raise UserError(
         f"{source}: no layout claims it (looked for the marks of {', '.join(LAYOUTS)}); name its "
-        "layout"
+        "layout, or unpack it if it is an archive"
     )
 
 

@@ -6,42 +6,30 @@ lists and transcriptions and `wav/<split>/<speaker>/<id>`, as headerless big-end
 (`.raw`), NIST Sphere (`.sph`) or RIFF (`.wav`). What identifies the corpus in every packaging is
 the SHA-256 of each utterance's samples (little-endian int16).
 
-Archives are untrusted. They are read as a stream and never unpacked: audio leaves this module as
-samples under an id of letters, digits and dashes, so no member can choose where it is written.
+Archives are never unpacked: audio leaves this module as samples under an id of letters, digits and
+dashes, so no member can choose where it is written.
 """
 
 from __future__ import annotations
 
-import bz2
-import errno
-import gzip
 import io
 import itertools
-import lzma
 import re
-import tarfile
-import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Optional
 
 import numpy as np
 
 from deepspeech2.cli import UserError
-from deepspeech2.corpus import OTHER, audio, folders, layouts
+from deepspeech2.corpus import OTHER, archives, audio, folders, layouts
 from deepspeech2.corpus.utterance import Utterance, held_out
-from deepspeech2.files import remedy
 
 SPLITS = {"an4_clstk": "train", "an4test_clstk": "test"}
-MAX_MEMBERS = 20_000  # the largest packaging has about 1,200
-MAX_MEMBER_BYTES = 4 << 20  # the longest utterance has 0.2 MB, the largest list 41 kB
-MAX_TOTAL_BYTES = 512 << 20  # all audio has 92 MB
+# The largest packaging has about 1,200 members; the longest utterance has 0.2 MB, the largest list
+# 41 kB, all audio 92 MB.
+LIMITS = archives.Limits(20_000, 4 << 20, 512 << 20, "AN4")
 LOOKED_AT = 50  # members of an archive in which `claims` looks
-
-FETCHED = "archive"  # the name that the workflow gives to a fetched archive
-OPENERS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
-DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 
 AUDIO_MEMBER = re.compile(
     r"(?:^|/)wav/(an4_clstk|an4test_clstk)/([A-Za-z0-9]+)/([A-Za-z0-9-]+)\.(raw|sph|wav)$"
@@ -56,6 +44,8 @@ class Layout(layouts.Layout):
     """See the module. An utterance's `audio` is the member's name, which says its part."""
 
     parts = ("train", "val", "test")
+    may_have_test = True
+    reads_archives = True
 
     @classmethod
     def claims(cls, source: Path) -> str | None:
@@ -133,96 +123,12 @@ def _members(source: Path) -> Members:
     if source.is_dir():
         yield from _folder_members(source)
         return
-    if not source.exists():
-        raise UserError(f"{source}: no such archive or folder")
-    try:
-        if zipfile.is_zipfile(source):
-            yield from _zip_members(source)
-        else:
-            yield from _tar_members(source)
-    except UserError:
-        raise
-    # Damaged and hostile archives make the readers raise nearly anything.
-    except (*DAMAGE, EOFError, ValueError, RuntimeError, OSError) as error:
-        if getattr(error, "errno", None) == errno.ENOSPC:
-            raise
-        again = remedy(source) if source.name == FETCHED else "fetch it again"
-        raise UserError(
-            f"{source}: not a whole tar or zip archive ({error!r:.200}); {again}"
-        ) from None
-
-
-class _Guard:
-    """Refuses members that leave the folder, and archives that unpack to too much."""
-
-    def __init__(self, source: Path):
-        self.source, self.count, self.total = source, 0, 0
-
-    def __call__(self, name: str, size: int) -> None:
-        parts = PurePosixPath(name.replace("\\", "/")).parts
-        if ".." in parts or name.startswith(("/", "\\")) or re.match(r"^[A-Za-z]:", name):
-            raise UserError(f"{self.source}: member {name!r} points outside the archive's folder")
-        self.count, self.total = self.count + 1, self.total + size
-        if self.count > MAX_MEMBERS or size > MAX_MEMBER_BYTES or self.total > MAX_TOTAL_BYTES:
-            raise UserError(
-                f"{self.source}: unpacks to far more than AN4 (at member {name!r}: {self.count} "
-                f"members, {self.total} bytes); this is not AN4"
-            )
-
-
-def _tar_members(source: Path) -> Members:
-    guard = _Guard(source)
-    with open(source, "rb") as file:
-        start = file.read(6)
-    opened = next((o for magic, o in OPENERS.items() if start.startswith(magic)), open)
-    with (
-        opened(source, "rb") as stream,
-        tarfile.open(fileobj=_Bounded(stream), mode="r:") as archive,
-    ):
-        for member in archive:
-            if member.isdir():
-                guard(member.name, 0)
-                continue
-            if not member.isreg():
-                raise UserError(f"{source}: member {member.name!r} is a link or device, no file")
-            guard(member.name, member.size)
-            wanted = _matters(member.name)
-            yield member.name, archive.extractfile(member).read(member.size) if wanted else None
-            archive.members = []  # tarfile would remember every member
-
-
-class _Bounded:
-    """A stream that refuses large reads: tarfile reads long names whole before they are seen."""
-
-    def __init__(self, stream):
-        self._stream, self.seek, self.tell = stream, stream.seek, stream.tell
-
-    def read(self, size: int = -1) -> bytes:
-        if not 0 <= size <= MAX_MEMBER_BYTES + tarfile.BLOCKSIZE:
-            raise tarfile.ReadError("a header that is larger than any file of AN4")
-        return self._stream.read(size)
-
-
-def _zip_members(source: Path) -> Members:
-    guard = _Guard(source)
-    with zipfile.ZipFile(source) as archive:
-        for member in archive.infolist():
-            guard(member.filename, member.file_size)
-            if (member.external_attr >> 28) == 0xA:  # the file type bits of a symbolic link
-                raise UserError(f"{source}: member {member.filename!r} is a link, no file")
-            if not _matters(member.filename):
-                if not member.is_dir():
-                    yield member.filename, None
-                continue
-            with archive.open(member) as file:
-                data = file.read(member.file_size + 1)
-            if len(data) > member.file_size:
-                raise zipfile.BadZipFile(f"{member.filename} is larger than it says")
-            yield member.filename, data
+    for name, chunks in archives.members(source, LIMITS, _matters):
+        yield name, None if chunks is None else b"".join(chunks)
 
 
 def _folder_members(source: Path) -> Members:
-    guard = _Guard(source)
+    guard = archives.Guard(source, LIMITS)
     for folder, files, refused in folders.walk(source):
         for path in (folder / name for name in refused):
             raise UserError(f"{path}: a link that leaves the folder, or leads nowhere")

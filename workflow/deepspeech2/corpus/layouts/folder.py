@@ -1,14 +1,15 @@
 """The layout `folder`: audio files, each with a text file of the same name beside it.
 
 An utterance's id is its path without suffix: `a/b` for `a/b.wav` and `a/b.txt`. Suffixes may be in
-any case.
+any case. Texts may also be in a folder `txt` beside the recordings' `wav`, as deepspeech.pytorch's
+own scripts put them.
 """
 
 from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from deepspeech2.cli import UserError
@@ -16,6 +17,7 @@ from deepspeech2.corpus import OTHER, audio, folders, layouts
 from deepspeech2.corpus.text import read_text
 from deepspeech2.corpus.utterance import Utterance
 
+SOUNDS, TEXTS = "wav", "txt"
 LOOKED_AT = 100  # folders in which `claims` looks
 
 
@@ -26,7 +28,7 @@ class Layout(layouts.Recordings):
     def claims(cls, source: Path) -> str | None:
         if not source.is_dir():
             return None
-        for folder in itertools.islice(folders.walk(source), LOOKED_AT):
+        for folder in _paired(itertools.islice(folders.walk(source), LOOKED_AT)):
             kinds = _by_name(folder.files).values()
             count = sum({"audio", "text"} <= found.keys() for found in kinds)
             if count:
@@ -36,7 +38,8 @@ class Layout(layouts.Recordings):
     def utterances(self) -> Iterator[Utterance]:
         if not self.source.is_dir():
             raise UserError(f"{self.source}: no such folder")
-        for folder, files, refused in folders.walk(self.source, self.rules.allow_outside):
+        walked = folders.walk(self.source, self.rules.allow_outside)
+        for folder, files, refused in _paired(walked):
             hidden = any(part.startswith(".") for part in folder.relative_to(self.source).parts)
             links = {_stem(name): name for name in reversed(refused)}
             for name in links.values():
@@ -74,11 +77,25 @@ class Layout(layouts.Recordings):
         return layouts.regular(path for path in found if folders.kind(path.name) != "other")
 
 
+def _paired(walked: Iterable[folders.Folder]) -> list[folders.Folder]:
+    """Folders, in which those of recordings also have the texts from the one of texts beside."""
+    found = {folder.path: folder for folder in walked}
+    for folder in found.values():
+        texts = found.get(folder.path.parent / TEXTS)
+        if folder.path.name == SOUNDS and texts:
+            stems = {_stem(name) for name in folder.files}
+            moved = [x for x in texts.files if folders.kind(x) == "text" and _stem(x) in stems]
+            texts.files[:] = [name for name in texts.files if name not in set(moved)]
+            folder.files.extend(f"../{TEXTS}/{name}" for name in moved)
+    return list(found.values())
+
+
 def _by_name(files: list[str]) -> dict[str, dict[str, list[str]]]:
     """Files by their name without suffix and by kind."""
     found: dict[str, dict[str, list[str]]] = {}
     for name in files:
-        found.setdefault(_stem(name), {}).setdefault(folders.kind(name), []).append(name)
+        kinds = found.setdefault(_stem(os.path.basename(name)), {})
+        kinds.setdefault(folders.kind(name), []).append(name)
     return found
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from deepspeech2.cli import UserError
-from deepspeech2.corpus import OTHER, layouts, tables
+from deepspeech2.corpus import layouts, tables
 from deepspeech2.corpus.text import clean, inside
 from deepspeech2.corpus.utterance import Utterance
 
@@ -25,18 +25,17 @@ class Layout(layouts.Recordings):
         return f"{TABLE} beside {SOUNDS}/" if marked else None
 
     def utterances(self) -> Iterator[Utterance]:
-        table, named = self.source / TABLE, set()
+        table = self.source / TABLE
+        used = {table}
         for number, line in tables.lines(table):
             where, cells = f"{table}: line {number}", line.split("|")
             if len(cells) not in (2, 3):
                 raise UserError(f"{where}: {len(cells)} cells, not id|text or id|text|normalised")
-            name = f"{cells[0]}.wav"
-            path = inside(self.source / SOUNDS, name, where, outside=self.rules.allow_outside)
-            named.add(name)
+            folder, outside = self.source / SOUNDS, self.rules.allow_outside
+            path = inside(folder, f"{cells[0]}.wav", where, outside=outside)
+            used.add(path)
             yield Utterance(cells[0], str(path), clean(cells[-1]) or clean(cells[1]))
-        for path in sorted((self.source / SOUNDS).iterdir()):
-            if path.name not in named:
-                self.pass_over("no_text" if path.suffix == ".wav" else OTHER, path)
+        self.pass_over_rest(self.source, used)
 
     def files(self) -> list[Path]:
         return [*layouts.regular([self.source / TABLE]), *super().files()]

@@ -1,4 +1,6 @@
-"""The layout `manifest`: a deepspeech.pytorch manifest (JSON with `root_path` and `samples`).
+"""The layout `manifest`: one of deepspeech.pytorch, JSON with `root_path` and `samples`, or CSV.
+
+V1 and V2 have the CSV: a recording and its transcript's file on each line, without headings.
 
 An utterance's id is its path under the root without suffix, or what the manifest says. The root may
 be any folder; nothing is read outside of it unless the user allows it.
@@ -28,6 +30,8 @@ class Layout(layouts.Recordings):
             start = file.read(LOOKED_AT)
             file.seek(max(0, os.path.getsize(source) - LOOKED_AT))
             text = start + file.read(LOOKED_AT)
+        if source.suffix == manifest.TABLE and manifest.PAIR.match(start):
+            return "a recording and a text file on a line"
         return "root_path and samples" if b'"root_path"' in text and b'"samples"' in text else None
 
     def utterances(self) -> Iterator[Utterance]:

@@ -7,7 +7,6 @@ Keys are `audio_filepath` (or `audio_filename`), `text`, and where a recording h
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,25 +23,13 @@ class Layout(layouts.Recordings):
 
     @classmethod
     def claims(cls, source: Path) -> str | None:
-        if not source.is_file():
-            return None
-        with open(source, "rb") as file:
-            start = file.readline(1 << 16)
-        found = next((key for key in AUDIO if f'"{key}"'.encode() in start), None)
-        return (
-            f"the key {found}" if found and start.lstrip(b"\xef\xbb\xbf \t")[:1] == b"{" else None
-        )
+        found = (f"the key {key}" for key in AUDIO if tables.has_keys(source, key))
+        return next(found, None)
 
     def utterances(self) -> Iterator[Utterance]:
         root, resolve = self.source.parent, functools.lru_cache(resolved)
-        for number, line in tables.lines(self.source):
+        for number, row in tables.records(self.source):
             where = f"{self.source}: line {number}"
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError):
-                raise UserError(f"{where}: not a JSON object") from None
-            if not isinstance(row, dict):
-                raise UserError(f"{where}: not a JSON object")
             name = next((row[key] for key in AUDIO if isinstance(row.get(key), str)), None)
             text, speaker = row.get("text"), str(row.get("speaker") or "")
             if name is None or not isinstance(text, str):
@@ -50,13 +37,8 @@ class Layout(layouts.Recordings):
             path = inside(root, name, where, resolve, self.rules.allow_outside)
             start, end, key = 0.0, None, id_of(path, root)
             if row.get("offset") is not None:
-                start, length = (_seconds(row, name, where) for name in ("offset", "duration"))
+                start, length = (
+                    tables.seconds(row.get(k), k, where) for k in ("offset", "duration")
+                )
                 end, key = start + length, f"{key}_{round(1000 * start)}"
             yield Utterance(key, str(path), clean(text), speaker, start, end)
-
-
-def _seconds(row: dict, key: str, where: str) -> float:
-    value = row.get(key)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1e6:
-        raise UserError(f"{where}: {key}: {value!r:.100} is not a number of seconds")
-    return float(value)

@@ -1,6 +1,7 @@
 """The report, its figures and tables, of a run on hostile data; and the page in a real browser."""
 
 import csv
+import html
 import json
 import os
 import re
@@ -48,13 +49,19 @@ def project(tmp_path_factory):
     write_safetensors(folder / "tiny.safetensors", description=description)
     lines = ["path\ttranscript\tspeaker"]
     for number, ((name, text), speaker) in enumerate(zip(TEXTS.items(), SPEAKERS)):
-        soundfile.write(folder / f"{name}.wav", tone(0.5 + 0.1 * number, number), 16000)
-        lines.append(f"{name}.wav\t{text}\t{speaker}")
+        rate, more = (8000, "ZZ") if name == "plain" else (16000, "")
+        sound = tone(0.5 + 0.1 * number, number, rate)
+        soundfile.write(folder / f"{name}.wav", sound, rate)
+        lines.append(f"{name}.wav\t{text}{more}\t{speaker}")
+    lines.append("absent.wav\tscript\t")
     (folder / "corpus.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     config = {
         "run": {"datasets": ["own"], "models": ["tiny"], "engines": list(ENGINES),
                 "batch_sizes": [1, 3]},
-        "datasets": {"own": {"layout": "tsv", "path": "corpus.tsv", "labels": "labels.json"}},
+        "datasets": {"own": {
+            "layout": "auto", "path": "corpus.tsv", "labels": "labels.json",
+            "skip": ["no_audio"], "unknown_characters": "drop",
+        }},
         "models": {"tiny": {"checkpoint": "tiny.safetensors"}},
         "timing": {"warmup_batches": 0, "min_batches": 1, "min_seconds": 0},
     }  # fmt: skip
@@ -95,6 +102,18 @@ def test_nothing_of_the_data_becomes_markup(project):
         assert " ".join(part.split()) in " ".join(shown.split()), part
     assert "<img src=x" not in text and "<script>a" not in text and "<b>bold" not in text
     assert text.count("<img") == found.tags.count("img") == found.tags.count("audio") <= 8
+
+
+def test_what_of_the_corpus_was_not_used_as_it_is_stands_everywhere(project):
+    record = json.loads((project / "results/own/tiny/cpu-fp32/bs1/record.json").read_text())
+    corpus = record["corpus"]
+    note = "resampled from 8000 Hz: nothing above 4000 Hz"
+    assert (corpus["skipped"], corpus["dropped"]) == ({"no_audio": 1}, {"Z": [2, 1]})
+    assert corpus["notes"][note] == 1 and corpus["layout"] == "tsv"
+    for name in ("table.md", "report.html", "table.tsv"):
+        text = html.unescape((project / "results" / name).read_text()).replace("\\", "")
+        assert "scored 4 of 5 utterances: 1 skipped (1 no_audio)" in text, name
+        assert f"1 of 4 recordings {note}" in text and "'Z' 2 times in 1" in text, name
 
 
 def test_every_misrecognised_utterance_is_listed_once_for_all_its_rows(project):

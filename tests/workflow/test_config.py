@@ -338,7 +338,8 @@ def test_missing_sources_are_named_unless_not_selected():
 
 @pytest.mark.parametrize(("key", "kind"), [("archive", "datasets"), ("checkpoint", "models")])
 def test_an_override_of_several_is_refused(key, kind):
-    with pytest.raises(UserError, match=f"{key}: names one source, but run.{kind} selects {len(DEFAULT[kind])}"):
+    count = len(DEFAULT[kind])
+    with pytest.raises(UserError, match=f"{key}: names one source, but run.{kind} selects {count}"):
         complete((["run", kind], list(DEFAULT[kind])), **{key: "x"})
 
 

@@ -3,6 +3,7 @@
 # make bench  how fast is it, against the reference, the guide and this machine's limit?
 #             ARCHIVE=PATH: AN4 from a file; BENCH="--rounds 5": options of benchmarks/bench.py
 # make bench-growth   time and memory for ten and a hundred times as many utterances (ENGINE=NAME)
+# make faults N=20   cut the power at so many moments of a run (as root); the suite cuts once
 # make clean  remove results and .venv
 # make test-ascend   on a machine with an Ascend NPU: does it compute there what it should?
 
@@ -11,7 +12,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet
 
-.PHONY: all test test-ascend bench bench-growth bench-inputs clean
+.PHONY: all test faults test-ascend bench bench-growth bench-inputs clean
 
 all: $(VENV)/.installed
 	$(BIN)/snakemake
@@ -22,6 +23,9 @@ all: $(VENV)/.installed
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
 
+faults: $(VENV)/.installed
+	$(BIN)/python -m pytest -v tests/faults
+
 # The engines' own Python is found by profiles/ascend/python (docs/hardware.md).
 test-ascend: $(VENV)/.installed
 	TEST_ASCEND=1 $(BIN)/python -m pytest -v tests/engines/test_on_ascend.py || \
@@ -30,6 +34,7 @@ test-ascend: $(VENV)/.installed
 bench: bench-inputs
 	$(BIN)/python benchmarks/bench.py $(BENCH)
 
+export N
 ENGINE ?= native-int8
 bench-growth: bench-inputs
 	$(BIN)/python benchmarks/bench.py --models embedded --growth $(ENGINE) $(BENCH)

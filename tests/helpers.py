@@ -13,6 +13,7 @@ import forked
 import numpy as np
 import soundfile
 from conftest import ROOT
+from deepspeech2 import files
 from deepspeech2.features.spectrogram import Spectrogram
 from deepspeech2.model.architecture import METADATA_KEY, Architecture
 from deepspeech2.report import record
@@ -181,6 +182,12 @@ ROW_FILES = (
 )
 
 
+def write_sealed(path: Path, content: dict) -> Path:
+    """An index as the workflow writes it, also of what it never would."""
+    path.write_text(json.dumps({**content, files.SEAL: files.seal(content)}) + "\n")
+    return path
+
+
 def row_content():
     """What the record of a row is made from, by file."""
     unseen, seen = ({"name": n, **rates_content(65, 20.5)} for n in ("unseen", "seen in training"))
@@ -189,6 +196,7 @@ def row_content():
         "batch_size": 1,
         "threads": 1,
         "versions": {"torch": "2.13.0"},
+        "outside": {},
         "features_sha256": "6" * 64,
         "code_sha256": "5" * 64,
     }
@@ -211,11 +219,12 @@ def row_content():
             "largest_posterior_difference": 1.25e-07,
             "largest_posterior_difference_in": "u",
             "other_lengths": 0,
+            "eager_versions": {"torch": "2.13.0"},
         },
         "timing.json": timing_content(),
         "posteriors.json": {"sha256": "7" * 64, "classes": 29, "run": run, "utterances": []},
         "corpus.json": {"layout": "folder", "passed_over": {}, "notes": {}, "utterances": []},
-        "features.json": {"dropped": {}},
+        "features.json": {"dropped": {}, "versions": {"numpy": "2.4.6"}},
         "../single_stream.json": timing_content(scenario="single_stream"),
     }
 
@@ -229,7 +238,7 @@ def write_row(results: Path, row: str, split="all", **changes) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in row_content().items():
         content.update(changes.get(Path(name).stem, {}))
-        (folder / name).write_text(json.dumps(content))
+        write_sealed(folder / name, content)
     record.main(
         *(folder / name for name in ROW_FILES),
         row,
@@ -295,6 +304,7 @@ def write_transcripts(path: Path, transcripts: dict[str, dict]) -> Path:
     """A file of transcripts by utterance id."""
     lines = [json.dumps({"id": name, **entry}) + "\n" for name, entry in transcripts.items()]
     path.write_text("".join(lines))
+    write_sealed(path.with_suffix(".json"), {"sha256": files.sha256(path)})
     return path
 
 

@@ -1,5 +1,6 @@
 """Files are whole or absent, and known by their contents."""
 
+import json
 import os
 import shutil
 import signal
@@ -150,3 +151,32 @@ def test_what_changed_just_now_is_read_again(tmp_path):
     fingerprints = Fingerprints(tmp_path / "cache.json")
     fingerprints.of([tmp_path / "a"])
     assert not fingerprints.known
+
+
+def test_what_a_power_cut_leaves_is_removed(tmp_path):
+    torn = {"a/empty.bin": b"", "a/b/half.json": b'{"a": ', "zeros.tsv": b"a\tb\n" + bytes(9)}
+    whole = {
+        "a/x.json": b"{}\n", "a/y.bin": b"\0", "t.html": b"<p>\n", "a/.hidden": b"",
+        "logs/a/b.log": b"", "d/corpus/wav/a.wav": b"", "d/features/spect/data1.bin": b"",
+    }  # fmt: skip
+    for name, content in {**torn, **whole}.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "link.json").symlink_to(tmp_path / "a/empty.bin")
+    assert set(files.remove_torn(tmp_path)) == {str(tmp_path / name) for name in torn}
+    assert {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()} == set(whole)
+    assert files.remove_torn(tmp_path / "absent") == []
+
+
+@pytest.mark.parametrize("data", [{"b": [1, 0.1, None], 3: "\u00e9", "a": (1,)}, {}])
+def test_an_index_is_sealed(tmp_path, data):
+    path = tmp_path / "i.json"
+    files.write_json(path, data)
+    plain = json.loads(json.dumps(data))
+    assert files.read_sealed(path) == plain
+    path.write_text(json.dumps(dict(reversed(json.loads(path.read_text()).items()))))
+    assert files.read_sealed(path) == plain  # the order of keys and spaces say nothing
+    for other in ({**plain, "new": 1}, [], "x", None, {**plain, files.SEAL: "0"}):
+        path.write_text(json.dumps(other))
+        with pytest.raises(UserError, match=r"altered since it was written; rebuild it with"):
+            files.read_sealed(path)

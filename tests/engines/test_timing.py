@@ -317,6 +317,8 @@ def stage(tmp_path, session, monkeypatch):
     )
     monkeypatch.setattr(machine.OtherLoad, "_own_seconds", lambda _: 0.0)
     monkeypatch.setattr(machine, "governor", lambda: "powersave")
+    monkeypatch.setattr(machine.os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(machine.os, "sched_getaffinity", lambda _: set(range(2)))
 
     def run(*more):
         arguments = ["--engine", json.dumps({"backend": "torchscript", "padding": "batch"})]
@@ -339,7 +341,7 @@ def test_every_hash_is_checked_before_the_clock_starts(stage, session):
 
 
 def test_an_artefact_of_other_versions_is_refused(stage, tmp_path):
-    index = json.loads((tmp_path / "compiled.json").read_text())
+    index = files.read_sealed(tmp_path / "compiled.json")
     index["versions"] = {"stand-in": "1", "driver": "driver 6"}
     files.write_json(tmp_path / "compiled.json", index)
     with pytest.raises(
@@ -363,9 +365,10 @@ def test_what_the_stage_writes(stage, session, tmp_path):
     assert found["padding_share"] == found["padding_shares"]["batch"] == pytest.approx(1 - 27 / 28)
     assert found["padding_shares"]["longest"] == pytest.approx(1 - 27 / 40)
     conditions = [found[name] for name in timing.Conditions._fields]
-    assert conditions == [pytest.approx(0.05), 0, "powersave"]
+    lacking = "3 threads on 2 cores that the process may use"
+    assert conditions == [pytest.approx(0.05), 0, "powersave", lacking]
     assert found["verdict"] == "INVALID"
-    assert found["disturbed"] == ["frequency governor powersave, not performance"]
+    assert found["disturbed"] == [lacking, "frequency governor powersave, not performance"]
     assert found["reasons"] == [
         "4 of 5 warm-up batches", "6 of 10 batches", *found["disturbed"]
     ]  # fmt: skip
@@ -529,6 +532,25 @@ def test_the_revision_of_the_checkout(tmp_path, monkeypatch):
     assert machine.git_revision() == f"{revision}+changes"
     monkeypatch.setenv("PATH", "")  # no git
     assert machine.git_revision() is None
+
+
+@pytest.mark.parametrize(
+    ("quota", "limit", "words"),
+    [
+        ("max 100000", None, ""), ("400000 100000", "4", ""), ("torn", "many", ""),
+        ("150000 100000", None, "4 threads on 1.5 cores that its control group grants"),
+        ("max 100000", "1", "4 threads on 1 threads by OMP_THREAD_LIMIT"),
+    ],
+)  # fmt: skip
+def test_fewer_cores_than_threads_are_told(tmp_path, monkeypatch, quota, limit, words):
+    monkeypatch.setattr(machine.os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(machine.os, "sched_getaffinity", lambda _: set(range(4)))
+    monkeypatch.delenv("OMP_THREAD_LIMIT", raising=False)
+    if limit:
+        monkeypatch.setenv("OMP_THREAD_LIMIT", limit)
+    (tmp_path / "cpu.max").write_text(quota)
+    assert machine.lacking(4, tmp_path / "cpu.max") == words
+    assert machine.outside() == ({"OMP_THREAD_LIMIT": limit} if limit else {})
 
 
 def test_libraries_and_environment():

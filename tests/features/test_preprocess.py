@@ -21,6 +21,7 @@ from helpers import (
     tiny_description,
     tone,
     write_folder,
+    write_sealed,
 )
 
 
@@ -35,7 +36,7 @@ def write_manifest(folder, path=None):
 
 def preprocess(folder, out, *more, manifest=None, description=None, **options):
     out.mkdir(exist_ok=True)
-    (out / "model.json").write_text(json.dumps(description or tiny_description()))
+    write_sealed(out / "model.json", description or tiny_description())
     (out / "labels.json").write_text(json.dumps(LABELS))
     return run_stage(
         "features.preprocess", "--manifest", manifest or write_manifest(folder),

@@ -1,6 +1,5 @@
 """The exported TorchScript is the same bytes for the same weights, wherever it is made."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -10,14 +9,14 @@ import zipfile
 import pytest
 from conftest import ROOT
 from deepspeech2.files import sha256
-from helpers import run_stage, tiny_description, write_safetensors
+from helpers import run_stage, tiny_description, write_safetensors, write_sealed
 
 
 def model(folder):
     """A model's weights and description, as the stage convert leaves them."""
     weights = write_safetensors(folder / "model.safetensors")
     content = {**tiny_description(), "weights_sha256": sha256(weights)}
-    (folder / "model.json").write_text(json.dumps(content))
+    write_sealed(folder / "model.json", content)
     return ["--weights", weights, "--model", folder / "model.json"]
 
 

@@ -1,7 +1,5 @@
 """The network's two forms, and their TorchScript exports."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
@@ -11,7 +9,7 @@ from deepspeech2.engines import Shape
 from deepspeech2.engines.torchscript import cuda
 from deepspeech2.model import network, trace
 from deepspeech2.model.architecture import output_frames
-from helpers import TINY, tiny_description, tiny_weights, write_safetensors
+from helpers import TINY, tiny_description, tiny_weights, write_safetensors, write_sealed
 from networks import ARCHITECTURES, batch, make, run, valid
 from safetensors.numpy import save_file
 from torch import nn
@@ -213,6 +211,6 @@ def test_why_cuda_cannot_be_used(monkeypatch):
 def test_load_refuses_altered_weights(tmp_path):
     save_file(tiny_weights(), tmp_path / "m.safetensors")
     description = {**tiny_description(), "weights_sha256": "0" * 64}
-    (tmp_path / "m.json").write_text(json.dumps(description))
+    write_sealed(tmp_path / "m.json", description)
     with pytest.raises(UserError, match=r"m.safetensors: altered.*snakemake"):
         network.load(tmp_path / "m.safetensors", tmp_path / "m.json", "static")

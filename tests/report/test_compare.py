@@ -7,10 +7,10 @@ import shutil
 import numpy as np
 import pytest
 from deepspeech2.cli import UserError
-from deepspeech2.files import sha256
+from deepspeech2.files import read_sealed, sha256
 from deepspeech2.report import compare, difference, gate
 from deepspeech2.report.limits import Limits
-from helpers import assert_one_line_error, run_stage
+from helpers import assert_one_line_error, run_stage, write_sealed
 
 ROW = "d/m/e/bs1"
 REFERENCES = {f"u{n}": f"WORD NUMBER {'ABCDEFGHIJKLMNOPQRST'[n]}" for n in range(20)}
@@ -53,7 +53,7 @@ def write_row(results, row=ROW, hypotheses=None, references=None, change=None, *
             del place[last]
         else:
             place[last] = value
-    (folder / "record.json").write_text(json.dumps(record))
+    write_sealed(folder / "record.json", record)
     return row
 
 
@@ -537,7 +537,7 @@ def test_broken_files_of_the_baseline_are_one_line(folders, name, content):
     else:
         path.write_bytes(content)
     if name == "transcripts.jsonl" and content is not None:
-        record = json.loads((folders[0] / ROW / "record.json").read_text())
+        record = read_sealed(folders[0] / ROW / "record.json")
         record["hashes"]["transcripts"] = sha256(path)
-        (folders[0] / ROW / "record.json").write_text(json.dumps(record))
+        write_sealed(folders[0] / ROW / "record.json", record)
     assert fails_in_one_line(one_row, folders).startswith(str(path))

@@ -14,7 +14,9 @@ import pytest
 import soundfile
 import yaml
 from conftest import ROOT, copy_project
+from deepspeech2.cli import UserError
 from deepspeech2.features.spectrogram import Spectrogram
+from deepspeech2.files import SEAL, read_sealed
 from deepspeech2.report import errors, figures, listing, media, page
 from deepspeech2.report.rows import Row
 from helpers import (
@@ -26,6 +28,7 @@ from helpers import (
     tiny_description,
     tone,
     write_safetensors,
+    write_transcripts,
 )
 
 CHARACTERS = "_<>/=\"'& ()[]{}!;:-1scriptale"
@@ -288,6 +291,7 @@ def test_altered_and_broken_audio_is_refused(project, tmp_path):
     assert_one_line_error(run("report.page", **options), "plain.wav: altered")
     manifest = results / MANIFEST
     content = json.loads(manifest.read_text())
+    del content["seal"]
     for sample in content["samples"]:
         del sample["wav_sha256"]  # as another program writes it
     manifest.write_text(json.dumps(content))
@@ -321,7 +325,7 @@ def test_extreme_results(project, tmp_path, kind):
     for line in lines:
         line["hypothesis"] = line["reference"] if kind == "all right" else ""
     lines = lines[:1] if kind == "one utterance" else lines
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    write_transcripts(path, {line.pop("id"): line for line in lines})
     options = page_arguments(results, tmp_path / "figures", tmp_path / "r.html")
     rows = {"records": options["records"]}
     published = {"published": []}
@@ -332,7 +336,8 @@ def test_extreme_results(project, tmp_path, kind):
         assert result.returncode == 0, result.stderr
 
     succeed(
-        "scoring.score", transcripts=[path], features_index=[results / "own/tiny/features.json"],
+        "scoring.score", transcripts=[path], transcripts_index=[path.with_suffix(".json")],
+        features_index=[results / "own/tiny/features.json"],
         training_texts=[""], score=[folder / "score.json"],
         alignments=[folder / "alignments.jsonl"],
     )  # fmt: skip
@@ -454,3 +459,26 @@ def test_the_page_in_a_browser(project, browser, tmp_path, width, height, scheme
     assert len(shot) > 20_000
     assert not complaints and len(requests) == 1
     context.close()
+
+
+def test_what_is_altered_by_hand_is_refused(project, tmp_path):
+    """Every index has its seal, and every other file of a row its hash in an index."""
+    folder = tmp_path / "a copy"
+    shutil.copytree(project, folder, symlinks=True)
+    indexes = [path for path in (folder / "results").rglob("*.json") if path.name != "labels.json"]
+    assert len({path.name for path in indexes}) >= 12
+    for path in indexes:
+        read_sealed(path)
+        text = path.read_text(encoding="utf-8")
+        altered = re.sub(r"(?<=[a-z0-9])(?=[a-z0-9\"])", "7", text.replace(SEAL, "\0"), count=1)
+        path.write_text(altered.replace("\0", SEAL), encoding="utf-8")
+        with pytest.raises(UserError, match="altered since it was written; rebuild it with"):
+            read_sealed(path)
+        path.write_text(text, encoding="utf-8")
+    row = folder / "results" / ROW
+    for name in ("alignments.jsonl", "score.json", "transcripts.jsonl"):
+        text = (row / name).read_text(encoding="utf-8")
+        (row / name).write_text(re.sub(r"\d|[a-z]", "1", text, count=9), encoding="utf-8")
+        result = snakemake(folder, "--cores", 2, "--configfile", "own.yaml", check=False)
+        assert result.returncode and f"{name}: altered" in result.stdout + result.stderr, name
+        (row / name).write_text(text, encoding="utf-8")

@@ -8,8 +8,8 @@ import pytest
 from deepspeech2.cli import UserError
 from deepspeech2.report import published, table
 from deepspeech2.report.columns import as_text, for_readers, frame, to_markdown
-from deepspeech2.report.rows import read_record
-from deepspeech2.report.summary import COLUMNS
+from deepspeech2.report.rows import mixed, read_record
+from deepspeech2.report.summary import COLUMNS, notes, summarise
 from helpers import assert_one_line_error, latencies, rates_content, run_stage, timing_content
 from helpers import write_row as write
 
@@ -25,6 +25,7 @@ FIRST = {
     "published_acl_utterances_per_s": "",
     "rtfx": "39.500",
     "wer": "11.902",
+    "wer_whisper": "",
     "published_wer": "9.573",
     "cer": "6.296",
     "published_cer": "",
@@ -314,3 +315,18 @@ def test_bad_published_tables(tmp_path):
     figures, _ = published.read({"an4": path})
     assert figures["an4"][1] == {"published_wer": 9.5}
     assert pd.isna(figures["an4"][4]["published_wer"])
+
+
+def test_what_other_versions_computed_is_told(tmp_path):
+    """And settings from outside that change the bits of results."""
+    path = write(
+        tmp_path, "d/m/e/bs1", agreement={"eager_versions": {"torch": "2.99"}},
+        features={"dropped": {}, "versions": {"numpy": "2.3.4", "soxr": "1.1"}},
+    )  # fmt: skip
+    record = read_record(path)
+    assert mixed(record) == "eager by torch 2.99, speed by torch 2.13.0"
+    record["environment"]["outside"] = {"MKL_CBWR": "COMPATIBLE"}
+    record["single_stream"]["environment"]["versions"] = {"torch": "1"}
+    assert mixed(record).endswith("single latency by torch 1, speed by torch 2.13.0; "
+                                  "with MKL_CBWR=COMPATIBLE")  # fmt: skip
+    assert "Engine e: eager by torch 2.99" in "\n".join(notes(summarise([record], {}), []))

@@ -1,10 +1,9 @@
 """Agreement of an engine's run with the eager reference: transcripts and posteriors."""
 
-import json
-
 import numpy as np
 import pytest
 from deepspeech2.cli import UserError
+from deepspeech2.files import read_sealed
 from deepspeech2.model import posteriors as posteriors_file
 from deepspeech2.scoring import agreement
 from deepspeech2.scoring.decoders import Greedy
@@ -78,20 +77,22 @@ def test_agreement_stage(tmp_path):
             name: {"reference": name, "hypothesis": greedy(rows)} for name, rows in given.items()
         }
         paths = tmp_path / f"{kind}p.bin", tmp_path / f"{kind}p.json"
-        posteriors_file.write(*paths, iter(given.items()), {})
+        posteriors_file.write(*paths, iter(given.items()), {"versions": {"torch": f"2{kind}"}})
         lines = write_transcripts(tmp_path / f"{kind}t.jsonl", texts)
+        arguments += [f"--{kind}transcripts-index", lines.with_suffix(".json")]
         arguments += [f"--{kind}transcripts", lines, f"--{kind}posteriors", paths[0]]
         arguments += [f"--{kind}posteriors-index", paths[1]]
     arguments += ["--agreement", tmp_path / "agreement.json"]
     result = run_stage("scoring.agreement", *arguments)
     assert result.returncode == 0 and result.stderr == "identical transcripts 1/2\n", result.stderr
-    assert json.loads((tmp_path / "agreement.json").read_text()) == {
+    assert read_sealed(tmp_path / "agreement.json") == {
         "utterances": 2,
         "identical_transcripts": 1,
         "first_differing": [{"id": "yes", "reference": "yes", "hypothesis": "YE", "eager": "YES"}],
         "largest_posterior_difference": pytest.approx(0.89),
         "largest_posterior_difference_in": "yes",
         "other_lengths": 0,
+        "eager_versions": {"torch": "2eager-"},
     }
     (tmp_path / "eager-p.bin").write_bytes(bytes(10))
     (tmp_path / "agreement.json").unlink()

@@ -1,12 +1,10 @@
 """Decoders, and what is written from posteriors: transcripts, and the guide's text files."""
 
-import json
-
 import numpy as np
 import pytest
 from deepspeech2.model import posteriors as posteriors_file
 from deepspeech2.scoring.decoders import Greedy
-from helpers import LABELS, assert_one_line_error, posteriors_of, run_stage
+from helpers import LABELS, assert_one_line_error, posteriors_of, run_stage, write_sealed
 
 
 @pytest.mark.parametrize(
@@ -33,13 +31,14 @@ def test_decode_stage(tmp_path):
         {"id": "ü", "seconds": 1.5, "reference": "YES", "frames": 9},
         {"id": "b", "seconds": 0.5, "reference": "NO", "frames": 3},
     ]
-    (tmp_path / "f.json").write_text(json.dumps({"labels": LABELS, "utterances": utterances}))
+    write_sealed(tmp_path / "f.json", {"labels": LABELS, "utterances": utterances})
     paths = tmp_path / "p.bin", tmp_path / "p.json"
     given = {"ü": posteriors_of("YE_SS"), "b": posteriors_of("N_")}
     posteriors_file.write(*paths, iter(given.items()), {})
     arguments = (
         "--posteriors", paths[0], "--posteriors-index", paths[1],
         "--features-index", tmp_path / "f.json", "--transcripts", tmp_path / "t.jsonl",
+        "--index", tmp_path / "t.json",
     )  # fmt: skip
     assert run_stage("scoring.decode", *arguments).returncode == 0
     assert (tmp_path / "t.jsonl").read_text(encoding="utf-8").splitlines() == [

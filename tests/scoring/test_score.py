@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from conftest import ROOT
 from deepspeech2.cli import UserError
-from deepspeech2.files import sha256
+from deepspeech2.files import read_sealed, sha256
 from deepspeech2.scoring import rates, score
 from deepspeech2.scoring import transcripts as transcripts_file
 from deepspeech2.scoring.classes import length_class, text_class
-from helpers import assert_one_line_error, run_stage, write_transcripts
+from helpers import assert_one_line_error, run_stage, write_sealed, write_transcripts
 
 
 @pytest.mark.parametrize(
@@ -197,9 +197,12 @@ def test_line_separators_inside_a_text_are_no_line_ends(tmp_path):
 
 def test_the_stage_writes_the_same_bytes_whatever_the_hash_seed(tmp_path):
     transcripts = write_transcripts(tmp_path / "t.jsonl", hypotheses())
-    (tmp_path / "f.json").write_text(json.dumps({"utterances": UTTERANCES}))
+    write_sealed(tmp_path / "f.json", {"utterances": UTTERANCES})
     (tmp_path / "texts").write_text("YES\n")
-    common = ("--transcripts", transcripts, "--features-index", tmp_path / "f.json")
+    common = (
+        "--transcripts", transcripts, "--transcripts-index", tmp_path / "t.json",
+        "--features-index", tmp_path / "f.json",
+    )  # fmt: skip
     for seed in "01":
         result = run_stage(
             "scoring.score", *common, "--training-texts", tmp_path / "texts",
@@ -210,7 +213,7 @@ def test_the_stage_writes_the_same_bytes_whatever_the_hash_seed(tmp_path):
         assert result.stderr.splitlines()[0] == "scored 5 of 6, empty 2"
     for name in ("s{}.json", "a{}.jsonl"):
         assert (tmp_path / name.format(0)).read_bytes() == (tmp_path / name.format(1)).read_bytes()
-    found = json.loads((tmp_path / "s0.json").read_text())
+    found = read_sealed(tmp_path / "s0.json")
     for name, path in (
         ("transcripts", transcripts), ("training_texts", tmp_path / "texts"),
         ("alignments", tmp_path / "a0.jsonl"),

@@ -1,12 +1,12 @@
 """The comparison with another run's results, and its gate, as the workflow has them."""
 
-import json
 import shutil
 
 import pytest
 from conftest import ROOT, copy_project
 from deepspeech2.cli import UserError
 from deepspeech2.configure import complete
+from deepspeech2.files import read_sealed, write_json
 from deepspeech2.report.limits import Limits
 from helpers import snakemake
 from test_workflow import configure, error_line, fails
@@ -82,7 +82,7 @@ def test_compare_and_gate_in_the_workflow(tmp_path):
 
 def change_speed(folder, factor):
     """Make a run so many times as fast, and steady whatever else this machine was doing."""
-    record = json.loads((folder / "record.json").read_text())
+    record = read_sealed(folder / "record.json")
     record["offline"]["utterances_per_s"] *= factor
     record["offline"]["spread"] = 1e-3
-    (folder / "record.json").write_text(json.dumps(record))
+    write_json(folder / "record.json", record)

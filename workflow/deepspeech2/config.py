@@ -29,6 +29,7 @@ from deepspeech2.engines import verdicts
 from deepspeech2.features.spectrogram import Spectrogram
 from deepspeech2.report.limits import Limits
 from deepspeech2.scoring.decoders import DECODERS
+from deepspeech2.scoring.normalisers import NORMALISERS
 
 MAX_SEED = 2**32 - 1
 
@@ -118,6 +119,8 @@ class Dataset(Entry):
     """mirrors of the archive, tried in this order, if there is no path"""
     sha256: Sha256 | None = None
     """only this very archive is taken from a mirror"""
+    megabytes: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
+    """the most that a mirror may send"""
     within: Text | None = None
     """where the corpus is in its archive (tar or zip), which is unpacked for the layout; null: the
     one folder that holds all"""
@@ -129,6 +132,8 @@ class Dataset(Entry):
     hf_audiofolder, parquet); else val is every tenth speaker, and train the others"""
     text_case: Literal[tuple(CASES)] = "keep"
     """what to do to the letters of the transcripts"""
+    digits: Literal["error", "words"] = "error"
+    """words: spell numbers as English words (needs envs/text.txt); error: stop at digits"""
     unknown_characters: Literal["error", "drop"] = "error"
     """error: stop at characters outside the labels; drop: remove them"""
     labels: FilePath | None = None
@@ -191,6 +196,8 @@ class Checkpoint(Entry):
     """random weights instead, to measure the speed of an architecture: rows without accuracy"""
     sha256: Sha256 | None = None
     """only this very file is accepted; null trusts the first download and records it"""
+    megabytes: Annotated[int, Field(ge=1, le=1_000_000)] = 2000
+    """the most that an address may send"""
     training_texts: FilePath | None = None
     """a file with the texts that it was trained on, one a line; others are scored apart, too"""
 
@@ -225,6 +232,14 @@ class Decoder(Entry):
 
     name: Literal[tuple(DECODERS)] = "greedy"
     """greedy: the best label of each frame, repeats merged, blanks dropped"""
+
+
+class Score(Entry):
+    """Scoring under a normaliser beside the strict figures."""
+
+    normaliser: Literal[tuple(NORMALISERS)] | None = None
+    """whisper: a second WER, references and hypotheses under Whisper's English rules (needs
+    envs/text.txt)"""
 
 
 class Accuracy(Entry):
@@ -377,6 +392,8 @@ class Config(Entry):
     """ways to run a model, by name"""
     decoder: Decoder = Field(default_factory=Decoder)
     """how posteriors become text"""
+    score: Score = Field(default_factory=Score)
+    """scoring under a normaliser beside the strict figures"""
     accuracy: Accuracy = Field(default_factory=Accuracy)
     """the accuracy run"""
     timing: Timing = Field(default_factory=Timing)

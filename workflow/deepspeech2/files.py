@@ -1,8 +1,12 @@
-"""Files that are either whole or absent, and the hashes by which their readers know them."""
+"""Files that are either whole or absent, and the hashes by which their readers know them.
+
+What has its name is on the disk, so that a power cut leaves whole files or none.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import glob
 import hashlib
 import json
@@ -17,6 +21,9 @@ from typing import Any
 from deepspeech2.cli import UserError
 
 CHUNK = 1 << 16  # bytes
+SEAL = "seal"  # key of an index's hash of itself
+TEXTS = {".json", ".jsonl", ".tsv", ".md", ".html"}  # what ends with a line's end
+MANY = {"corpus", "features", "compiled", "dumpout", "logs", "benchmarks"}  # folders
 
 
 @contextlib.contextmanager
@@ -28,7 +35,9 @@ def replacing(path: str | Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
+        _sync(temporary)
         os.replace(temporary, path)
+        _sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -45,12 +54,48 @@ def replacing_folder(path: str | Path) -> Iterator[Path]:
     temporary.mkdir()
     try:
         yield temporary
+        os.sync()  # one for thousands of files
         if path.exists():
             os.replace(path, old)
         os.replace(temporary, path)
+        _sync(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # not every file system can sync folders
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def remove_torn(folder: str | Path) -> list[str]:
+    """Remove files that are empty, or whose last line has no end; returns their paths.
+
+    Such is what a power cut leaves of files that were not synced. Snakemake takes them for made.
+    """
+    removed = []
+    for place, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if name not in MANY]
+        for path in (Path(place, name) for name in names if not name.startswith(".")):
+            if path.is_file() and not path.is_symlink() and _is_torn(path):
+                path.unlink()
+                removed.append(str(path))
+    return removed
+
+
+def _is_torn(path: Path) -> bool:
+    with open(path, "rb") as file:
+        if not file.seek(0, os.SEEK_END):
+            return True
+        file.seek(-1, os.SEEK_END)
+        return path.suffix in TEXTS and file.read() != b"\n"
 
 
 def _sweep(path: Path) -> None:
@@ -82,7 +127,10 @@ def sha256_bytes(data: bytes) -> str:
 
 
 def write_json(path: str | Path, data: Any) -> None:
-    """Write `data` as readable JSON, whole or not at all."""
+    """Write `data` as readable JSON, whole or not at all. Objects get a seal (`read_sealed`)."""
+    if isinstance(data, dict):
+        plain = json.loads(json.dumps(data, allow_nan=False))  # as its readers will have it
+        data = {**data, SEAL: seal(plain)}
     with replacing(path) as temporary:
         text = json.dumps(data, ensure_ascii=False, indent=1, allow_nan=False)
         temporary.write_text(text + "\n", encoding="utf-8")
@@ -100,6 +148,24 @@ def read_json(path: str | Path) -> Any:
         raise UserError(f"{path}: line {error.lineno}: broken JSON ({error.msg})") from None
     except (RecursionError, ValueError):
         raise UserError(f"{path}: broken JSON (nested too deeply, or an invalid number)") from None
+
+
+def read_sealed(path: str | Path) -> dict[str, Any]:
+    """Read an object that `write_json` wrote. Raises `UserError` if it was altered since."""
+    return require_sealed(read_json(path), path, remedy(path))
+
+
+def require_sealed(data: Any, path: str | Path, then: str) -> dict[str, Any]:
+    """An object of `path` without its seal, refused if that does not fit; `then` is what to do."""
+    given = data.pop(SEAL, None) if isinstance(data, dict) else None
+    if not isinstance(data, dict) or given != seal(data):
+        raise UserError(f"{path}: altered since it was written; {then}")
+    return data
+
+
+def seal(data: dict[str, Any]) -> str:
+    """SHA-256 of an object, whatever the order of its keys and the spaces between."""
+    return sha256_bytes(json.dumps(data, sort_keys=True).encode())
 
 
 def require_unaltered(path: str | Path, expected: str, index: str | Path) -> None:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
 
 WORKFLOW = Path(workflow.current_basedir).parent
 sys.path.insert(0, str(WORKFLOW))
@@ -17,7 +18,7 @@ from deepspeech2 import engines, sources
 from deepspeech2.cli import UserError
 from deepspeech2.configure import complete, is_address, is_trained, shipped
 from deepspeech2.corpus import layouts
-from deepspeech2.files import Fingerprints
+from deepspeech2.files import Fingerprints, remove_torn
 
 # Another workflow may import this one: its command line and its terminal are its own.
 IS_MAIN = Path(workflow.main_snakefile).parent in (WORKFLOW, WORKFLOW.parent)
@@ -33,6 +34,8 @@ except UserError as error:
 RUN, DATASETS, MODELS, ENGINES = CONFIG.run, CONFIG.datasets, CONFIG.models, CONFIG.engines
 SELECTION = {"dataset": RUN.datasets, "model": RUN.models, "engine": RUN.engines}
 ROWS = {**SELECTION, "batch_size": RUN.batch_sizes}
+for path in remove_torn("results"):
+    logger.warning(f"{path}: is empty or torn, as a power cut leaves files; it is made anew")
 FINGERPRINTS = Fingerprints(Path(".snakemake") / "deepspeech2" / "fingerprints.json")
 # Stages are programs of the package. They start with the interpreter that runs Snakemake, which
 # need not be on the path; under conda, with the environment's. (The command itself must be the same
@@ -156,3 +159,7 @@ def preflight():
 
 onstart:
     preflight()
+
+
+onsuccess:
+    os.sync()  # what Snakemake knows of the run, too

@@ -14,6 +14,7 @@ rule fetch_corpus:
         urls=of_dataset("urls"),
         kind="archive",
         expected=of_dataset("sha256"),
+        megabytes=of_dataset("megabytes"),
         code=code("corpus.fetch"),
     shell:
         stage("corpus.fetch")
@@ -40,6 +41,7 @@ rule corpus:
         within=of_dataset("within"),
         rules=lambda wildcards: json.dumps(rules_of(wildcards.dataset)._asdict()),
         text_case=of_dataset("text_case"),
+        digits=of_dataset("digits"),
         contents=lambda wildcards: (
             corpus_contents(wildcards.dataset)
             + contents(DATASETS[wildcards.dataset].labels, DATASETS[wildcards.dataset].pcm_sha256)

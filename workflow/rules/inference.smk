@@ -81,6 +81,7 @@ rule decode:
         features_index=rules.preprocess.output.index,
     output:
         transcripts="results/{dataset}/{model}/{engine}/bs{batch_size}/transcripts.jsonl",
+        index="results/{dataset}/{model}/{engine}/bs{batch_size}/transcripts.json",
     log:
         "results/logs/{dataset}/{model}/{engine}/bs{batch_size}/decode.log",
     benchmark:
@@ -101,6 +102,7 @@ use rule decode as decode_eager with:
         features_index=rules.preprocess.output.index,
     output:
         transcripts="results/{dataset}/{model}/eager/transcripts.jsonl",
+        index="results/{dataset}/{model}/eager/transcripts.json",
     log:
         "results/logs/{dataset}/{model}/eager/decode.log",
     benchmark:
@@ -110,6 +112,7 @@ use rule decode as decode_eager with:
 rule score:
     input:
         transcripts=rules.decode.output.transcripts,
+        transcripts_index=rules.decode.output.index,
         features_index=rules.preprocess.output.index,
         training_texts=lambda wildcards: given(MODELS[wildcards.model].training_texts),
     output:
@@ -122,6 +125,7 @@ rule score:
     conda:
         "../../envs/cpu.yaml"
     params:
+        normaliser=CONFIG.score.normaliser or [],
         contents=lambda wildcards: contents(MODELS[wildcards.model].training_texts),
         code=code("scoring.score"),
     shell:
@@ -131,9 +135,11 @@ rule score:
 rule agreement:
     input:
         transcripts=rules.decode.output.transcripts,
+        transcripts_index=rules.decode.output.index,
         posteriors=rules.infer.output.posteriors,
         posteriors_index=rules.infer.output.index,
         eager_transcripts=rules.decode_eager.output.transcripts,
+        eager_transcripts_index=rules.decode_eager.output.index,
         eager_posteriors=rules.eager.output.posteriors,
         eager_posteriors_index=rules.eager.output.index,
     output:
@@ -225,7 +231,7 @@ rule record:
             {
                 "dataset": DATASETS[wildcards.dataset].model_dump(),
                 "model": MODELS[wildcards.model].model_dump(),
-                **CONFIG.model_dump(include={"decoder", "accuracy", "timing"}),
+                **CONFIG.model_dump(include={"decoder", "score", "accuracy", "timing"}),
             },
             sort_keys=True,
         ),
@@ -251,3 +257,23 @@ rule dumpout_of:
         code=code("scoring.dumpout"),
     shell:
         stage("scoring.dumpout")
+
+
+# References and hypotheses as sclite reads them: snakemake trn.
+rule trn_of:
+    input:
+        transcripts=rules.decode.output.transcripts,
+        transcripts_index=rules.decode.output.index,
+    output:
+        references="results/{dataset}/{model}/{engine}/bs{batch_size}/ref.trn",
+        hypotheses="results/{dataset}/{model}/{engine}/bs{batch_size}/hyp.trn",
+    log:
+        "results/logs/{dataset}/{model}/{engine}/bs{batch_size}/trn.log",
+    benchmark:
+        "results/benchmarks/{dataset}/{model}/{engine}/bs{batch_size}/trn.tsv"
+    conda:
+        "../../envs/cpu.yaml"
+    params:
+        code=code("scoring.trn"),
+    shell:
+        stage("scoring.trn")

@@ -14,6 +14,7 @@ rule fetch_checkpoint:
         urls=lambda wildcards: [MODELS[wildcards.model].checkpoint],
         kind="checkpoint",
         expected=[],
+        megabytes=lambda wildcards: MODELS[wildcards.model].megabytes,
         code=code("corpus.fetch"),
     shell:
         stage("corpus.fetch")

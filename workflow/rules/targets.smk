@@ -13,6 +13,12 @@ rule features:
         expand(rules.preprocess.output, **SELECTION),
 
 
+# What sclite takes.
+rule trn:
+    input:
+        of_rows(rules.trn_of.output.references, rules.trn_of.output.hypotheses),
+
+
 # What the guide's postprocess takes: dumpout as --out_path, features as --info_path.
 rule dumpout:
     input:

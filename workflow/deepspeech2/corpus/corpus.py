@@ -8,8 +8,10 @@ With a table of PCM hashes, the corpus must have exactly its utterances, samples
 
 from __future__ import annotations
 
+import functools
 import shutil
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -18,7 +20,7 @@ from scipy.io import wavfile
 
 from deepspeech2 import cli
 from deepspeech2.cli import Input, Output, Settings, UserError, log
-from deepspeech2.corpus import archives, audio, layouts, tables
+from deepspeech2.corpus import archives, audio, layouts, numbers, tables
 from deepspeech2.corpus.labels import read as read_labels
 from deepspeech2.corpus.text import CASES, inside
 from deepspeech2.corpus.utterance import Utterance
@@ -79,8 +81,17 @@ class Identity:
                 )
 
 
-def write(layout: layouts.Layout, folder: Path, text_case: str, identity: Identity) -> list[dict]:
-    """Fill `folder` with the corpus and return its index entries, sorted by id."""
+def write(
+    layout: layouts.Layout,
+    folder: Path,
+    text_case: str,
+    identity: Identity,
+    spell: Callable[[str], str] = str,
+) -> list[dict]:
+    """Fill `folder` with the corpus and return its index entries, sorted by id.
+
+    `spell` makes words of the numbers in texts.
+    """
     notes: dict[str, list[str]] = {}
     with cli.progress(None, what="corpus", unit="utterance") as bar:
 
@@ -102,7 +113,9 @@ def write(layout: layouts.Layout, folder: Path, text_case: str, identity: Identi
     identity.check(utterances, parts, layout.source)
     entries = []
     for utterance in sorted(utterances):
-        transcript = CASES[text_case](utterance.text)
+        said = spell(utterance.text)
+        transcript = CASES[text_case](said)
+        told = [*notes[utterance.id], *([numbers.NOTE] if said != utterance.text else [])]
         txt = folder / "txt" / f"{utterance.id}.txt"
         txt.parent.mkdir(parents=True, exist_ok=True)
         txt.write_text(transcript + "\n", encoding="utf-8")
@@ -114,7 +127,7 @@ def write(layout: layouts.Layout, folder: Path, text_case: str, identity: Identi
                 "transcript": transcript,
                 "wav_sha256": sha256(folder / "wav" / f"{utterance.id}.wav"),
                 "txt_sha256": sha256(txt),
-                **({"notes": notes[utterance.id]} if notes[utterance.id] else {}),
+                **({"notes": told} if told else {}),
             }
         )
     return entries
@@ -147,6 +160,7 @@ def main(
     within: str | None,
     rules: Settings | None,
     text_case: Literal[tuple(CASES)],
+    digits: Literal["error", "words"],
     labels: Input,
     pcm_sha256: Input | None,
     corpus: Output,
@@ -160,6 +174,7 @@ def main(
     within: where it is in an archive; without, the one folder that holds all
     rules: what may be left out, and what else layouts.Rules has (JSON)
     text_case: what to do to the letters of the transcripts
+    digits: words: spell numbers as words; error: leave them, which later stages refuse
     labels: the characters of its transcripts, the blank first (JSON)
     pcm_sha256: table of hashes that its audio must match (TSV)
     corpus: folder to write
@@ -167,6 +182,8 @@ def main(
     labels_copy: copy of the labels to write (JSON)
     """
     alphabet = read_labels(labels)
+    upper = "A" in alphabet and "a" not in alphabet
+    spell = functools.partial(numbers.spelled, upper=upper) if digits == "words" else str
     identity = Identity(pcm_sha256)
     name = layouts.find(source) if layout == layouts.AUTO else layout
     with replacing_folder(corpus) as folder:
@@ -174,7 +191,7 @@ def main(
         try:
             place = opened(source, name, within, scratch)
             held = layouts.create(name, place, layouts.Rules(**(rules or {})))
-            utterances = write(held, folder, text_case, identity)
+            utterances = write(held, folder, text_case, identity, spell)
             mark = held.claims(place) or "whose marks it lacks"
         except UserError as error:
             text = f"{error}{layouts.advice(source, name)}".replace(f"{scratch}/", f"{source}: ")

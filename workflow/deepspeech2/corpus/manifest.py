@@ -20,7 +20,15 @@ from deepspeech2.cli import Input, Output, UserError, log
 from deepspeech2.corpus import tables
 from deepspeech2.corpus.text import id_of, inside, read_text, resolved
 from deepspeech2.corpus.utterance import Utterance, check_id
-from deepspeech2.files import read_json, remedy, require_unaltered, write_json
+from deepspeech2.files import (
+    SEAL,
+    read_json,
+    read_sealed,
+    remedy,
+    require_sealed,
+    require_unaltered,
+    write_json,
+)
 
 SPLITS = ("train", "val", "test", "all")
 TABLE = ".csv"  # the suffix of V1's and V2's manifests
@@ -73,6 +81,8 @@ def read(manifest: str | Path, outside: bool = False) -> list[Sample]:
     """
     manifest = Path(manifest)
     data = _of_table(manifest) if manifest.suffix == TABLE else read_json(manifest)
+    if isinstance(data, dict) and SEAL in data:
+        require_sealed(data, manifest, remedy(manifest))
     entries = data.get("samples") if isinstance(data, dict) else None
     if not isinstance(entries, list) or not isinstance(data.get("root_path"), str):
         raise UserError(f"{manifest}: not a manifest (needs root_path and samples)")
@@ -134,7 +144,7 @@ def main(
     manifest: manifest to write (JSON)
     """
     samples = []
-    utterances = read_json(index)["utterances"]
+    utterances = read_sealed(index)["utterances"]
     for utterance in utterances:
         if split not in ("all", utterance["split"]):
             continue

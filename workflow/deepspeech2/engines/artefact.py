@@ -13,7 +13,7 @@ def require_artefact(folder: Path, index: Path, backend: engines.Backend) -> dic
 
     Other versions than those that made it may not read it, or compute something else.
     """
-    data = files.read_json(index)
+    data = files.read_sealed(index)
     if data["engine"] != backend.engine._asdict():
         raise UserError(f"{index}: made for other settings of the engine; {files.remedy(index)}")
     before, now = data["versions"], backend.versions()

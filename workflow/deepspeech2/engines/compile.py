@@ -35,7 +35,7 @@ def main(
     index: index to write (JSON)
     """
     backend = engines.create(engine)
-    exported = files.read_json(source_index)
+    exported = files.read_sealed(source_index)
     expected = exported["weights_sha256" if backend.source == "weights" else "sha256"]
     files.require_unaltered(source, expected, source_index)
     features = FeatureSet("", features_index)  # only what the index says

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import platform
 import resource
 import subprocess
@@ -15,6 +17,13 @@ import psutil
 # What takes part in a result, as far as an engine's environment has it.
 LIBRARIES = "torch numpy scipy librosa soxr soundfile Levenshtein kaldialign snakemake".split()
 GOVERNORS = "/sys/devices/system/cpu"
+# Settings from outside that change the bits of results, or how many threads there are.
+OUTSIDE = (
+    "ATEN_CPU_CAPABILITY MKL_CBWR MKL_DEBUG_CPU_TYPE MKL_ENABLE_INSTRUCTIONS ONEDNN_MAX_CPU_ISA "
+    "DNNL_MAX_CPU_ISA ONEDNN_DEFAULT_FPMATH_MODE NUMBA_CPU_NAME NUMBA_CPU_FEATURES "
+    "OMP_THREAD_LIMIT NVIDIA_TF32_OVERRIDE CUBLAS_WORKSPACE_CONFIG"
+).split()
+QUOTAS = "/sys/fs/cgroup/cpu.max"
 
 
 class OtherLoad:
@@ -55,9 +64,29 @@ def environment(threads: int) -> dict:
         "system": platform.platform(),
         "python": platform.python_version(),
         "governor": governor(),
+        "outside": outside(),
         "libraries": libraries(),
         "git_revision": git_revision(),
     }
+
+
+def outside() -> dict[str, str]:
+    """Those of OUTSIDE that are set."""
+    return {name: os.environ[name] for name in OUTSIDE if name in os.environ}
+
+
+def lacking(threads: int, quotas: str = QUOTAS) -> str:
+    """Why so many threads do not run at once here; nothing where they do."""
+    limits = {"cores that there are": os.cpu_count() or 1}
+    if hasattr(os, "sched_getaffinity"):
+        limits["cores that the process may use"] = len(os.sched_getaffinity(0))
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = Path(quotas).read_text(encoding="ascii").split()
+        limits["cores that its control group grants"] = int(quota) / int(period)
+    with contextlib.suppress(KeyError, ValueError):
+        limits["threads by OMP_THREAD_LIMIT"] = int(os.environ["OMP_THREAD_LIMIT"])
+    reason = min(limits, key=limits.__getitem__)
+    return f"{threads} threads on {limits[reason]:g} {reason}" if threads > limits[reason] else ""
 
 
 def governor(folder: str = GOVERNORS) -> str | None:

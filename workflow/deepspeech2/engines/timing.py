@@ -34,7 +34,7 @@ from deepspeech2.engines.verdicts import (
     verdict,
 )
 from deepspeech2.features.batches import Batches, FeatureSet
-from deepspeech2.files import read_json, write_json
+from deepspeech2.files import read_sealed, write_json
 
 LOOK_SECONDS = 0.3  # other load is looked for before the run, from the start on,
 LOOKS = 10  # and again, so often at most: what the scheduler still does for us is over soon
@@ -247,7 +247,7 @@ def main(
     backend.prepare()
     compiled = require_artefact(artefact, artefact_index, backend)
     batches = Batches(FeatureSet(features, features_index), batch_size, engine.pad_to)
-    description = read_json(model)
+    description = read_sealed(model)
     started, start = _now(), time.perf_counter()
     session = backend.open(artefact, threads)
     opened = time.perf_counter() - start
@@ -256,7 +256,9 @@ def main(
         load_before = quiet(load, settings.max_other_load)
         load.start()
         times = measure(session, batches, settings, scenario)
-        conditions = Conditions(load_before, load.share(), machine.governor())
+        conditions = Conditions(
+            load_before, load.share(), machine.governor(), machine.lacking(threads)
+        )
         device_memory = session.peak_memory_bytes()
     finally:
         session.close()

@@ -26,11 +26,14 @@ class Settings(NamedTuple):
 
 
 class Conditions(NamedTuple):
-    """What the machine was like: shares of the cores used by others, and its governor."""
+    """What the machine was like: shares of the cores used by others, its governor, and why there
+    were fewer cores than threads, if there were.
+    """
 
     load_before: float
     other_load: float
     governor: str | None
+    lacking: str = ""
 
 
 def verdict(
@@ -51,6 +54,8 @@ def verdict(
     ):
         if load > settings.max_other_load:
             disturbed.append(f"{name} {load:.0%} above {settings.max_other_load:.0%}")
+    if conditions.lacking:
+        disturbed.append(conditions.lacking)
     if settings.governors and conditions.governor:
         others = set(conditions.governor.split(", ")) - set(settings.governors)
         if others:

@@ -14,7 +14,7 @@ from typing import NamedTuple, Union
 
 import numpy as np
 
-from deepspeech2.files import read_json, require_unaltered, sha256
+from deepspeech2.files import read_sealed, require_unaltered, sha256
 
 # How wide a batch is: "longest" is the set's longest utterance, as in the reference, "batch" is
 # its own longest, and numbers (buckets) are frames: the least that holds its longest, or else the
@@ -31,7 +31,7 @@ class FeatureSet:
 
     def __init__(self, folder: str | Path, index: str | Path):
         self.folder, self.index = Path(folder), Path(index)
-        self.description: dict = read_json(index)
+        self.description: dict = read_sealed(index)
         self.bins: int = self.description["bins"]
         self.frames_max: int = self.description["frames_max"]
         self.utterances: list[dict] = self.description["utterances"]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
+from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
@@ -25,6 +26,7 @@ from deepspeech2.features.measure import Settings, measure
 from deepspeech2.features.spectrogram import Spectrogram
 
 KEPT = 1 << 24  # bytes
+LIBRARIES = ("numpy", "scipy", "soundfile", "soxr")  # that take part
 CHUNK = 32  # utterances that a process gets at a time
 
 
@@ -90,6 +92,7 @@ def preprocess(manifest: Path, settings: Settings, folder: Path, processes: int)
         "bins": settings.spectrogram.bins,
         "frames_max": frames_max,
         "dropped": dropped_from(measured),
+        "versions": {name: metadata.version(name) for name in LIBRARIES},
         "files": {name: files.sha256(folder / name) for name in texts},
         "utterances": [
             {
@@ -128,7 +131,7 @@ def read_settings(
     model: Path, dataset_labels: Path, unknown_characters: str, empty_references: str
 ) -> Settings:
     """Settings of a model; the dataset's labels must be the model's."""
-    description = files.read_json(model)
+    description = files.read_sealed(model)
     alphabet = labels.check(description["labels"], model)
     expected = labels.read(dataset_labels)
     if alphabet != expected:

@@ -20,7 +20,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from deepspeech2.files import read_json, require_unaltered
+from deepspeech2.files import read_sealed, require_unaltered
 from deepspeech2.model.architecture import (
     CHANNELS,
     KERNELS,
@@ -195,7 +195,7 @@ class HalfPrecision(DeepSpeech2):
 
 def load(weights: str | Path, model: str | Path, form: str) -> DeepSpeech2:
     """The network of a model (safetensors and description), ready for inference."""
-    description = read_json(model)
+    description = read_sealed(model)
     require_unaltered(weights, description["weights_sha256"], model)
     return _filled(DeepSpeech2(Architecture(**description["architecture"]), form), weights)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from deepspeech2.cli import UserError
-from deepspeech2.files import read_json, replacing, require_unaltered, write_json
+from deepspeech2.files import read_sealed, replacing, require_unaltered, write_json
 
 
 def write(
@@ -48,7 +48,7 @@ def write(
 
 def read(path: str | Path, index: str | Path) -> Iterator[tuple[str, np.ndarray]]:
     """Utterance ids and posteriors (T', classes) float32, one at a time, after a hash check."""
-    data = read_json(index)
+    data = read_sealed(index)
     require_unaltered(path, data["sha256"], index)
     classes = data["classes"]
     with open(path, "rb") as file:

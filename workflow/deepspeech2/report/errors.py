@@ -14,6 +14,7 @@ from deepspeech2 import cli
 from deepspeech2.cli import Input, Output, log
 from deepspeech2.files import replacing
 from deepspeech2.report import listing
+from deepspeech2.report.columns import for_programs
 from deepspeech2.report.rows import Row, where
 
 ROW = "dataset model engine batch_size "
@@ -50,8 +51,7 @@ def main(
     for path in tables:
         frame = table(path.stem, rows)
         with replacing(path) as temporary:
-            text = frame.to_csv(sep="\t", index=False, lineterminator="\n", float_format="%.6g")
-            temporary.write_text(text, encoding="utf-8")
+            temporary.write_text(for_programs(frame), encoding="utf-8")
         log.info("%s: %d lines", path.stem, len(frame))
 
 

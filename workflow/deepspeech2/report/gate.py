@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from deepspeech2 import cli
 from deepspeech2.cli import Input, UserError, log
-from deepspeech2.files import read_json
+from deepspeech2.files import read_sealed
 
 
 def main(
@@ -19,7 +19,7 @@ def main(
 
     comparison: what compare found (JSON)
     """
-    found = read_json(comparison)
+    found = read_sealed(comparison)
     try:
         verdict, reasons, rows = found["verdict"], found["reasons"], len(found["rows"])
         listed = "; ".join(reasons)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from deepspeech2.cli import UserError
-from deepspeech2.files import read_json
+from deepspeech2.files import read_sealed
 from deepspeech2.report.rows import Row, groups
 from deepspeech2.scoring.alignment import words
 from deepspeech2.scoring.classes import text_class
@@ -21,7 +21,7 @@ def errors(rows: Sequence[Row]) -> list[dict]:
     found: dict[tuple, dict] = {}
     for group in groups(rows):
         first = group[0]
-        features = read_json(first.features[1])
+        features = read_sealed(first.features[1])
         known = {u["id"]: (place, u) for place, u in enumerate(features["utterances"])}
         alignments = first.alignments()
         for name, texts in first.transcripts().items():

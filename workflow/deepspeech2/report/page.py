@@ -256,7 +256,7 @@ def main(
         },
     }
     with files.replacing(report) as temporary:
-        temporary.write_text(page(template, **texts), encoding="utf-8")
+        temporary.write_text(page(template, **texts) + "\n", encoding="utf-8")
     log.info("%d errors, %d of them to be heard", len(errors), heard)
 
 

@@ -12,7 +12,7 @@ from collections import Counter
 from deepspeech2 import cli
 from deepspeech2.cli import Input, Output, Settings, UserError, log
 from deepspeech2.corpus import OTHER
-from deepspeech2.files import read_json, write_json
+from deepspeech2.files import read_sealed, write_json
 from deepspeech2.report import FORMAT
 
 # What of a timing file is not a figure but belongs elsewhere in the record.
@@ -69,8 +69,11 @@ def main(
     if not named:
         raise UserError(f"--row {row}: not dataset/model/engine/bs<batch size>")
     dataset, model, engine, batch_size = named.groups()
-    accuracy, offline, stream = (read_json(path) for path in (score, timing, single_stream))
-    run = read_json(posteriors_index)["run"]
+    accuracy, offline, stream = (read_sealed(path) for path in (score, timing, single_stream))
+    run, features, agreed = (
+        read_sealed(path) for path in (posteriors_index, features_index, agreement)
+    )
+    run = run["run"]
     split = configuration.get("dataset", {}).get("split", "all")
     content = {
         "format": FORMAT,
@@ -81,7 +84,11 @@ def main(
         "batch_size": int(batch_size),
         "configuration": {**configuration, "engine": offline["engine"]},
         "environment": {**offline["environment"], "versions": offline["versions"]},
-        "accuracy_environment": {key: run[key] for key in ("threads", "versions")},
+        "accuracy_environment": {
+            **{key: run[key] for key in ("threads", "versions", "outside")},
+            "eager_versions": agreed.pop("eager_versions"),
+            "features_versions": features["versions"],
+        },
         "hashes": {
             "checkpoint": offline["checkpoint_sha256"],
             "dataset": offline["dataset_sha256"],
@@ -94,11 +101,11 @@ def main(
         "parameters": offline["parameters"],
         "manifest": offline["manifest"],
         "corpus": {
-            **of_split(read_json(corpus_index), split),
-            "dropped": read_json(features_index).get("dropped", {}),
+            **of_split(read_sealed(corpus_index), split),
+            "dropped": features["dropped"],
         },
         "accuracy": accuracy,
-        "agreement": read_json(agreement),
+        "agreement": agreed,
         "offline": {key: value for key, value in offline.items() if key not in ABOUT},
         "single_stream": {
             # Measured once for all batch sizes, so maybe with other threads or versions than this.

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from deepspeech2.cli import UserError
-from deepspeech2.files import read_json, require_unaltered
+from deepspeech2.files import read_json, require_sealed, require_unaltered
 from deepspeech2.report import FORMAT
 from deepspeech2.scoring import transcripts as transcripts_file
 
@@ -22,7 +22,7 @@ def read_record(path: str | Path) -> dict:
         raise UserError(
             f"{path}: not the record of {folder} that this version writes; run it again"
         )
-    return record
+    return require_sealed(record, path, "run it again")
 
 
 def is_scored(record: dict) -> bool:
@@ -54,7 +54,10 @@ def coverage(record: dict) -> str:
 def dropped(record: dict) -> str:
     """Which characters of the transcripts were dropped, and how often."""
     found = record.get("corpus", {}).get("dropped", {}).items()
-    parts = [f"{c!r} {times} times in {n} utterances" for c, (times, n) in found]
+    parts = [
+        f"{c!r} {times} time{'s' * (times > 1)} in {n} utterance{'s' * (n > 1)}"
+        for c, (times, n) in found
+    ]
     return f"dropped from the transcripts: {', '.join(parts)}" if parts else ""
 
 
@@ -63,6 +66,26 @@ def audio_notes(record: dict) -> str:
     corpus = record.get("corpus", {})
     notes = corpus.get("notes", {}).items()
     return "; ".join(f"{n} of {corpus['utterances']} recordings {note}" for note, n in notes)
+
+
+def mixed(record: dict) -> str:
+    """What other versions or settings from outside took part in than those that were timed."""
+    timed, accuracy = record["environment"], record.get("accuracy_environment", {})
+    here = {**timed.get("libraries", {}), **timed["versions"]}
+    stream = record["single_stream"].get("environment", {})
+    parts = [
+        f"{what} by {name} {version}, speed by {name} {here[name]}"
+        for what, versions in (
+            ("features", accuracy.get("features_versions", {})),
+            ("eager", accuracy.get("eager_versions", {})),
+            ("accuracy", accuracy.get("versions", {})),
+            ("single latency", stream.get("versions", {})),
+        )
+        for name, version in versions.items()
+        if here.get(name, version) != version
+    ]
+    settings = {**accuracy.get("outside", {}), **timed.get("outside", {})}
+    return "; ".join([*parts, *(f"with {name}={value}" for name, value in settings.items())])
 
 
 class Row:

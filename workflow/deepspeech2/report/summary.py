@@ -10,7 +10,7 @@ import pandas as pd
 from deepspeech2.engines import BACKENDS, backend_class
 from deepspeech2.report.columns import Column, as_text, for_readers, frame
 from deepspeech2.report.published import Published
-from deepspeech2.report.rows import audio_notes, coverage, dropped, is_scored, skipped
+from deepspeech2.report.rows import audio_notes, coverage, dropped, is_scored, mixed, skipped
 
 RANDOM = "random weights: no accuracy"
 
@@ -51,6 +51,9 @@ COLUMNS = (
     Column("rtfx", "offline.rtfx", 3, "RTFx", 1),
     Column("wer", "accuracy.wer.percent", 3, "WER %", is_accuracy=True),
     Column("interval", label="WER 95 %", joins="{wer_low} to {wer_high}"),
+    Column(
+        "wer_whisper", "accuracy.normalised.wer.percent", 3, "WER % (whisper)", is_accuracy=True
+    ),
     Column("published_wer", "published.published_wer", 3, "published WER %"),
     Column("cer", "accuracy.cer.percent", 3, "CER %", is_accuracy=True),
     Column("published_cer", "published.published_cer", 3, "published CER %"),
@@ -72,6 +75,8 @@ COLUMNS = (
     Column("skipped", skipped),
     Column("audio_notes", audio_notes),
     Column("dropped", dropped),
+    Column("mixed", mixed),
+    Column("normaliser", "accuracy.normalised.version", is_accuracy=True),
     Column("substitutions", "accuracy.wer.substitutions", is_accuracy=True),
     Column("deletions", "accuracy.wer.deletions", is_accuracy=True),
     Column("insertions", "accuracy.wer.insertions", is_accuracy=True),
@@ -199,6 +204,10 @@ def notes(rows: pd.DataFrame, remarks: Iterable[str]) -> list[str]:
             f"Single latency of {row.dataset}/{row.model}/{row.engine}: measured on "
             f"{row.stream_cpu} with {row.stream_threads} threads."
         )
+    for row in rows[rows["mixed"] != ""].drop_duplicates(["engine", "mixed"]).itertuples():
+        lines.append(f"Engine {row.engine}: {row.mixed}.")
+    for version in rows["normaliser"].dropna().unique():
+        lines.append(f"WER % (whisper): both sides under Whisper's English rules, {version}.")
     for dataset, part in rows.groupby("dataset", sort=False):
         # With random weights nothing is scored.
         told = part["coverage"].where(part["note"].isna(), part["skipped"])

@@ -14,7 +14,7 @@ import numpy as np
 
 from deepspeech2 import cli
 from deepspeech2.cli import Input, Output, UserError, log
-from deepspeech2.files import remedy, write_json
+from deepspeech2.files import read_sealed, remedy, write_json
 from deepspeech2.model import posteriors as posteriors_file
 from deepspeech2.scoring import transcripts as transcripts_file
 
@@ -69,9 +69,11 @@ def posteriors_agree(ours: Posteriors, eager: Posteriors, index: str | Path) -> 
 
 def main(
     transcripts: Input,
+    transcripts_index: Input,
     posteriors: Input,
     posteriors_index: Input,
     eager_transcripts: Input,
+    eager_transcripts_index: Input,
     eager_posteriors: Input,
     eager_posteriors_index: Input,
     agreement: Output,
@@ -79,15 +81,18 @@ def main(
     """Command line.
 
     transcripts: the engine's (JSON lines)
+    transcripts_index: the engine's (JSON)
     posteriors: the engine's
     posteriors_index: the engine's (JSON)
     eager_transcripts: the eager reference's (JSON lines)
+    eager_transcripts_index: the eager reference's (JSON)
     eager_posteriors: the eager reference's
     eager_posteriors_index: the eager reference's (JSON)
     agreement: figures to write (JSON)
     """
     result = transcripts_agree(
-        transcripts_file.read(transcripts), transcripts_file.read(eager_transcripts)
+        transcripts_file.read(transcripts, transcripts_index),
+        transcripts_file.read(eager_transcripts, eager_transcripts_index),
     )
     result.update(
         posteriors_agree(
@@ -96,6 +101,7 @@ def main(
             posteriors_index,
         )
     )
+    result["eager_versions"] = read_sealed(eager_posteriors_index)["run"].get("versions", {})
     write_json(agreement, result)
     log.info("identical transcripts %d/%d", result["identical_transcripts"], result["utterances"])
 

@@ -10,7 +10,7 @@ from typing import Literal
 
 from deepspeech2 import cli
 from deepspeech2.cli import Input, Output, UserError, log
-from deepspeech2.files import read_json, remedy, replacing
+from deepspeech2.files import read_sealed, remedy, replacing, sha256, write_json
 from deepspeech2.model import posteriors as posteriors_file
 from deepspeech2.scoring.decoders import DECODERS
 
@@ -20,6 +20,7 @@ def main(
     posteriors_index: Input,
     features_index: Input,
     transcripts: Output,
+    index: Output,
     decoder: Literal[tuple(DECODERS)] = "greedy",
 ) -> None:
     """Command line.
@@ -28,9 +29,10 @@ def main(
     posteriors_index: their index (JSON)
     features_index: index of the features, for references and durations (JSON)
     transcripts: JSON lines to write
+    index: their index to write (JSON)
     decoder: how posteriors become text
     """
-    features = read_json(features_index)
+    features = read_sealed(features_index)
     labels = features["labels"]
     utterances: dict[str, dict] = {u["id"]: u for u in features["utterances"]}
     decode = DECODERS[decoder](labels)
@@ -50,6 +52,7 @@ def main(
             }
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
             count += 1
+    write_json(index, {"sha256": sha256(transcripts), "decoder": decoder, "utterances": count})
     log.info("%d utterances decoded", count)
 
 

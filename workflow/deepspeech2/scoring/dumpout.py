@@ -13,7 +13,7 @@ import numpy as np
 from deepspeech2 import cli
 from deepspeech2.cli import Input, Output, log
 from deepspeech2.corpus.labels import BLANK
-from deepspeech2.files import read_json, replacing_folder
+from deepspeech2.files import read_sealed, replacing_folder
 from deepspeech2.model import posteriors as posteriors_file
 
 
@@ -28,7 +28,7 @@ def main(
     posteriors_index: their index (JSON)
     dumpout: folder to write
     """
-    data = read_json(posteriors_index)
+    data = read_sealed(posteriors_index)
     count, longest = len(data["utterances"]), max(u["frames"] for u in data["utterances"])
     found = posteriors_file.read(posteriors, posteriors_index)
     with replacing_folder(dumpout) as folder:

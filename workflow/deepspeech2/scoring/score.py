@@ -10,13 +10,15 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from importlib import metadata
+from typing import Literal
 
 from deepspeech2 import cli, sources
 from deepspeech2.cli import Input, Output, UserError, log
-from deepspeech2.files import read_json, replacing, sha256, write_json
+from deepspeech2.files import read_sealed, replacing, sha256, write_json
 from deepspeech2.scoring import transcripts as transcripts_file
 from deepspeech2.scoring.alignment import align, characters, confusions, count_errors, words
 from deepspeech2.scoring.classes import LENGTHS, length_class, text_class
+from deepspeech2.scoring.normalisers import NORMALISERS
 from deepspeech2.scoring.rates import rates
 
 LIBRARIES = ("Levenshtein", "kaldialign")  # that align and draw
@@ -67,6 +69,14 @@ def figures(
     return result
 
 
+def normalised(transcripts: dict[str, dict], name: str) -> dict:
+    """Rates of both sides under a normaliser. A reference that it empties has insertions only."""
+    normal, version = NORMALISERS[name]()
+    entries = [{side: normal(text) for side, text in t.items()} for t in transcripts.values()]
+    empty = sum(not words(t["reference"]) for t in entries)
+    return {"name": name, "version": version, "empty_references": empty, **rates(entries)}
+
+
 def aligned(transcripts: dict[str, dict]) -> list[dict]:
     """Per utterance its word errors and the alignments of its words and characters."""
     lines = []
@@ -87,22 +97,28 @@ def aligned(transcripts: dict[str, dict]) -> list[dict]:
 
 def main(
     transcripts: Input,
+    transcripts_index: Input,
     features_index: Input,
     training_texts: Input | None,
+    normaliser: Literal[tuple(NORMALISERS)] | None,
     score: Output,
     alignments: Output,
 ) -> None:
     """Command line.
 
     transcripts: transcripts to score (JSON lines)
+    transcripts_index: their index (JSON)
     features_index: all utterances (JSON)
     training_texts: texts that the model was trained on, one a line
+    normaliser: under which texts are scored a second time
     score: figures to write (JSON)
     alignments: alignment of each utterance, to write (JSON lines)
     """
-    entries = transcripts_file.read(transcripts)
-    utterances = read_json(features_index)["utterances"]
+    entries = transcripts_file.read(transcripts, transcripts_index)
+    utterances = read_sealed(features_index)["utterances"]
     result = figures(entries, utterances, transcripts_file.read_training_texts(training_texts))
+    if normaliser:
+        result["normalised"] = normalised(entries, normaliser)
     result["transcripts_sha256"] = sha256(transcripts)
     result["code_sha256"] = sources.digest(
         "deepspeech2.scoring.score", "deepspeech2.scoring.decode"

@@ -6,10 +6,13 @@ import json
 from pathlib import Path
 
 from deepspeech2.cli import UserError
+from deepspeech2.files import read_sealed, require_unaltered
 
 
-def read(path: str | Path) -> dict[str, dict]:
-    """Transcripts by utterance id, in the file's order."""
+def read(path: str | Path, index: str | Path | None = None) -> dict[str, dict]:
+    """Transcripts by utterance id, in the file's order. They must have the hash in `index`."""
+    if index:
+        require_unaltered(path, read_sealed(index)["sha256"], index)
     found: dict[str, dict] = {}
     try:
         lines = Path(path).read_text(encoding="utf-8").rstrip("\n").split("\n")

@@ -92,7 +92,7 @@ def data_sha256(path: Path) -> str:
 
 def read_start(weights: Path, model: Path, alphabet: list[str]) -> tuple[DeepSpeech2, dict]:
     """The network to start from and its description. It must write and hear like the new one."""
-    description = files.read_json(model)
+    description = files.read_sealed(model)
     if description["labels"] != alphabet:
         raise UserError(f"{model}: other labels than the datasets'; start from another model")
     if Spectrogram(**description["spectrogram"]) != Spectrogram():

@@ -10,7 +10,13 @@ import sys
 import pytest
 from deepspeech2 import files
 from deepspeech2.cli import UserError
+from deepspeech2.corpus import archives, audio, corpus, labels, manifest, tables
+from deepspeech2.corpus.layouts import an4
 from deepspeech2.files import Fingerprints
+from deepspeech2.model import stored
+from deepspeech2.report import published
+from deepspeech2.report.rows import read_record
+from deepspeech2.scoring import transcripts
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):
@@ -180,3 +186,33 @@ def test_an_index_is_sealed(tmp_path, data):
         path.write_text(json.dumps(other))
         with pytest.raises(UserError, match=r"altered since it was written; rebuild it with"):
             files.read_sealed(path)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder", "absent"])
+def test_what_is_no_file_is_refused_at_once(tmp_path, kind):
+    path = tmp_path / "a"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    elif kind == "folder":
+        path.mkdir()
+    readers = [
+        files.read_json, files.read_text, lambda p: files.require_unaltered(p, "0", "i.json"),
+        transcripts.read, transcripts.read_training_texts, lambda p: list(tables.lines(p)),
+        lambda p: list(tables.records(p)), lambda p: published.read({"d": p}), labels.read,
+        audio.read, read_record, manifest.read,
+        lambda p: stored.opened(p).__enter__(), lambda p: list(archives.members(p, archives.LARGE)),
+        lambda p: an4.Layout(p).read(print), lambda p: corpus.Identity(p),
+    ]  # fmt: skip
+    for read in readers:
+        with pytest.raises(UserError) as error:
+            read(path)
+        assert str(error.value).startswith(str(path))
+
+
+def test_a_text_has_a_limit(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "MAX_TEXT", 10)
+    (tmp_path / "a").write_bytes(bytes(11))
+    with pytest.raises(UserError, match="11 bytes, more than 10"):
+        files.read_text(tmp_path / "a")

@@ -88,6 +88,6 @@ def test_what_is_dropped_is_told():
     assert dropped_from(found) == {",": [3, 2], "!": [1, 1]}
     record = {"corpus": {"dropped": dropped_from(found)}}
     assert dropped(record) == (
-        "dropped from the transcripts: ',' 3 times in 2 utterances, '!' 1 times in 1 utterances"
+        "dropped from the transcripts: ',' 3 times in 2 utterances, '!' 1 time in 1 utterance"
     )
     assert dropped({}) == ""

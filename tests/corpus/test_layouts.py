@@ -94,7 +94,7 @@ def test_links_that_leave_the_folder_are_refused(tmp_path, link):
 
 def test_bad_tables(tmp_path):
     table = tmp_path / "t.tsv"
-    refuse("tsv", table, "no such table")
+    refuse("tsv", table, "no such file")
     table.write_text("path\ttext\na.wav\tYES\n")
     refuse("tsv", table, "line 1: needs the headings path and transcript")
     table.write_text("path\ttranscript\n../secret.wav\tYES\n")

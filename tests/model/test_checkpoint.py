@@ -285,7 +285,7 @@ def test_what_is_no_checkpoint(tmp_path):
         path.write_bytes(data)
         with pytest.raises(UserError, match="bad.ckpt"):
             checkpoint.read(str(path))
-    with pytest.raises(UserError, match="no such checkpoint"):
+    with pytest.raises(UserError, match="no such file"):
         checkpoint.read(str(tmp_path / "absent.ckpt"))
 
 

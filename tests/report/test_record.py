@@ -52,7 +52,7 @@ def test_a_record_has_everything_of_its_row(tmp_path):
         "verdict reasons disturbed scenario batches utterances seconds utterances_per_s rtfx "
         "end_to_end_utterances_per_s latency_ms end_to_end_latency_ms batch_ms spread "
         "end_to_end_batch_ms phase_seconds padding_share padding_shares fill_up_rows "
-        "load_before other_load governor "
+        "load_before other_load governor lacking "
         "compile_seconds artefact_bytes peak_memory_bytes peak_device_memory_bytes started ended"
     ).split()
     offline = {name: timing[name] for name in figures}
@@ -80,6 +80,7 @@ def test_a_record_has_everything_of_its_row(tmp_path):
             "system": "Linux",
             "python": "3.11.7",
             "governor": "performance",
+            "outside": {},
             "libraries": {"numpy": "2.3.4"},
             "git_revision": "f" * 40 + "+changes",
             "driver": None,

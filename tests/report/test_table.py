@@ -302,7 +302,7 @@ def test_missing_or_broken_results_are_named(tmp_path):
 
 def test_bad_published_tables(tmp_path):
     path = tmp_path / "p.tsv"
-    with pytest.raises(UserError, match="no such table"):
+    with pytest.raises(UserError, match="no such file"):
         published.read({"an4": tmp_path / "absent"})
     path.write_text("a\tb\n1\t2\n")
     with pytest.raises(UserError, match="batch_size"):

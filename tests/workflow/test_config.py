@@ -3,6 +3,7 @@
 import copy
 import json
 import re
+import time
 
 import pytest
 import yaml
@@ -19,7 +20,7 @@ MANUAL = (ROOT / "config.yaml").read_text()
 DEFAULT = yaml.safe_load(MANUAL)
 PARTS = (
     config.Run, config.Dataset, config.Checkpoint, config.RandomWeights, config.EngineEntry,
-    config.Decoder, config.Accuracy, config.Timing, config.Compare, config.Train,
+    config.Decoder, config.Score, config.Accuracy, config.Timing, config.Compare, config.Train,
     config.Augmentation,
 )  # fmt: skip
 
@@ -362,3 +363,40 @@ def test_presets_are_valid(preset, tmp_path, monkeypatch):
 def test_every_layout_is_a_module(name):
     assert set(layouts.parts(name)) <= {"train", "val", "test"}
     assert layouts.create(name, "x").source.name == "x"
+
+
+def aliases(first, count, of):
+    """Nested values, each of which has nine of the one before."""
+    value = first
+    for _ in range(count):
+        value = of(value)
+    return value
+
+
+BOMBS = {
+    "a list of lists": {"run": aliases(["x"] * 9, 9, lambda v: [v] * 9)},
+    "a dict of dicts": {"train": aliases({"a": 1}, 9, lambda v: {str(n): v for n in range(9)})},
+    "options": {"engines": {"cpu-fp32": {"backend": "torchscript", "options": {
+        "x": aliases({"a": 1}, 30, lambda v: {"a": v, "b": v})}}}},
+    "a layout": {"datasets": {"sample": {"layout": aliases([1], 20, lambda v: [v, v, v])}}},
+    "many values": {"run": {"batch_sizes": list(range(200_000))}},
+    "a long text": {"archive": "x" * 200_000},
+    "a huge number": {"timing": {"min_seconds": 10**400}},
+    "a number of a megabit": {"timing": {"min_batches": 1 << 1_000_000}},
+    "threads": {"accuracy": {"threads": 10**14}},
+    "warm-up": {"timing": {"warmup_batches": 10**30}},
+    "passes": {"timing": {"multi": 10**12}},
+    "deep": {"train": aliases({}, 5000, lambda v: {"a": v})},
+}  # fmt: skip
+CYCLE: dict = {"run": {}}
+CYCLE["run"]["engines"] = CYCLE
+BOMBS["a cycle"] = CYCLE
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_bombs_are_one_line_and_soon(name):
+    start = time.monotonic()
+    with pytest.raises(UserError) as error:
+        completed(BOMBS[name])
+    assert time.monotonic() - start < 5
+    assert "\n" not in str(error.value) and len(str(error.value)) < 1000

@@ -13,6 +13,7 @@ import pytest
 import soundfile
 import yaml
 from conftest import ROOT, copy_project
+from deepspeech2.files import read_sealed
 from deepspeech2.model import posteriors as posteriors_file
 from deepspeech2.report.rows import read_record
 from helpers import (
@@ -56,7 +57,7 @@ def test_a_part_of_the_training_needs_the_one_before(project):
     folder = project / "results/training/an4-small"
     folder.mkdir(parents=True)
     for name in ("model.safetensors", "training_texts.txt"):
-        (folder / name).touch()
+        (folder / name).write_text("text\n")
     jobs = planned(project, *options, "--", "train")
     assert {"convert", "learn", "curves"} <= set(jobs)
 
@@ -205,12 +206,12 @@ def test_commands_carry_what_their_rules_have(project):
         engines={"other": engine}, baseline="theirs",
         train={"name": "x", "datasets": ["own"], "dev": ["own"], "start": "tiny"},
     )  # fmt: skip
-    targets = ["all", "dumpout", "compare", "gate", "train", "bench"]
+    targets = ["all", "dumpout", "trn", "compare", "gate", "train", "bench"]
     jobs = planned(project, *options, "-p", "--", *targets)
     jobs.update(planned(project, "-p", "--configfile", "config/an4.yaml", "--", "datasets"))
     texts = "".join(path.read_text() for path in (project / "workflow/rules").glob("*.smk"))
     rules = set(re.findall(r"^(?:use rule \w+ as|rule) (\w+)", texts, re.M))
-    targets = {"all", "datasets", "features", "dumpout", "train", "bench", "gate"}
+    targets = {"all", "datasets", "features", "dumpout", "trn", "train", "bench", "gate"}
     assert set(jobs) == rules - targets
 
 
@@ -434,7 +435,7 @@ def test_the_default_run(project):
         for file, content in row_content().items():
             if file in ("corpus.json", "features.json"):
                 continue  # not the row's own
-            written = json.loads((project / "results" / name / file).read_text())
+            written = read_sealed(project / "results" / name / file)
             assert set(written) == set(content), file
         for key in ("confusions", "coverage", "parts"):
             assert found["accuracy"][key].keys() == row_content()["score.json"][key].keys()

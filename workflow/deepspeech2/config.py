@@ -32,6 +32,7 @@ from deepspeech2.scoring.decoders import DECODERS
 from deepspeech2.scoring.normalisers import NORMALISERS
 
 MAX_SEED = 2**32 - 1
+MOST = 1_000_000_000
 
 
 def _unique(items: list) -> list:
@@ -245,7 +246,7 @@ class Score(Entry):
 class Accuracy(Entry):
     """The accuracy run. Its files are byte-identical from run to run."""
 
-    threads: Annotated[int, Field(ge=1)] = 1
+    threads: Annotated[int, Field(ge=1, le=1024)] = 1
     """threads of each accuracy job"""
 
 
@@ -254,13 +255,13 @@ class Timing(Entry):
     QUICK; one that breaks these rules is INVALID.
     """
 
-    warmup_batches: Annotated[int, Field(ge=0)] = verdicts.WARMUP_BATCHES
+    warmup_batches: Annotated[int, Field(ge=0, le=MOST)] = verdicts.WARMUP_BATCHES
     """batches that are dropped first"""
-    min_batches: Annotated[int, Field(ge=1)] = verdicts.MIN_BATCHES
+    min_batches: Annotated[int, Field(ge=1, le=MOST)] = verdicts.MIN_BATCHES
     """least timed batches; the set is repeated, whole, until both minima are reached"""
-    min_seconds: Annotated[float, Field(ge=0)] = verdicts.MIN_SECONDS
+    min_seconds: Annotated[float, Field(ge=0, le=MOST)] = verdicts.MIN_SECONDS
     """least timed seconds"""
-    multi: Annotated[int, Field(ge=1)] | None = None
+    multi: Annotated[int, Field(ge=1, le=MOST)] | None = None
     """exactly so many passes over the set instead, as the guide's --multi"""
     max_spread: Annotated[float, Field(gt=0)] = verdicts.MAX_SPREAD
     """largest coefficient of variation of the time per frame"""

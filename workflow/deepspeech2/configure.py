@@ -42,6 +42,7 @@ PATHS = {
     "models": ("checkpoint", "labels", "training_texts"),
     "engines": ("python",),
 }
+MAX_VALUES, MAX_DEPTH, MAX_NUMBER = 100_000, 50, 100_000
 NUMBER = re.compile(r"[-+]?(\d{1,18}|\d*\.\d+|\d+\.\d*)([eE][-+]?\d+)?")
 WORDS = {"true": True, "false": False, "null": None, "~": None}  # YAML's
 OVERRIDES = {"archive": "datasets", "checkpoint": "models"}
@@ -55,6 +56,7 @@ def complete(
     `argv` is Snakemake's command line, `braces` what its `--config` has. Raises `UserError` for the
     first fault.
     """
+    require_small(given)
     merged = base()
     merge(merged, given)
     merge(merged, {k: _typed(v) for k, v in (braces or {}).items() if not isinstance(v, str)})
@@ -78,6 +80,31 @@ def complete(
     for name in config.run.engines:
         config.engine(name)
     return config
+
+
+def require_small(given: Any) -> None:
+    """Refuse a configuration that unfolds to more values than anybody writes.
+
+    In YAML a few lines of aliases are billions of values, or a value that holds itself.
+    """
+    waiting, count = [(given, 0)], 0
+    while waiting:
+        value, depth = waiting.pop()
+        children = value.values() if isinstance(value, dict) else value
+        if isinstance(value, (dict, list)):
+            count += len(value) + 1
+            waiting += ((child, depth + 1) for child in children)
+        if count > MAX_VALUES or depth > MAX_DEPTH:
+            raise UserError(
+                f"config: more than {MAX_VALUES} values, or {MAX_DEPTH} levels of them; do its "
+                "aliases multiply?"
+            )
+        if isinstance(value, (str, int)) and not -MAX_NUMBER < _size(value) < MAX_NUMBER:
+            raise UserError(f"config: a value of more than {MAX_NUMBER} characters or bits")
+
+
+def _size(value: str | int) -> int:
+    return len(value) if isinstance(value, str) else value.bit_length()
 
 
 def base() -> dict[str, Any]:

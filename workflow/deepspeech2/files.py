@@ -13,6 +13,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -21,6 +22,7 @@ from typing import Any
 from deepspeech2.cli import UserError
 
 CHUNK = 1 << 16  # bytes
+MAX_TEXT, MAX_BYTES = 1 << 30, 1 << 40  # of a file
 SEAL = "seal"  # key of an index's hash of itself
 TEXTS = {".json", ".jsonl", ".tsv", ".md", ".html"}  # what ends with a line's end
 MANY = {"corpus", "features", "compiled", "dumpout", "logs", "benchmarks"}  # folders
@@ -136,14 +138,32 @@ def write_json(path: str | Path, data: Any) -> None:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
-def read_json(path: str | Path) -> Any:
-    """Read JSON; what is missing or broken is a `UserError` that names file and line."""
+def require_file(path: str | Path, most: int = MAX_BYTES) -> None:
+    """Refuse what is no file of so many bytes: a pipe would be waited for, a device never ends."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8-sig"))
+        found = os.stat(path)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
+    if not stat.S_ISREG(found.st_mode):
+        raise UserError(f"{path}: not a file; name one")
+    if found.st_size > most:
+        raise UserError(f"{path}: {found.st_size} bytes, more than {most}; name another")
+
+
+def read_text(path: str | Path) -> str:
+    """The text of a file in UTF-8. Raises `UserError` for all else."""
+    require_file(path, MAX_TEXT)
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
-        raise UserError(f"{path}: not UTF-8 text, so not a JSON file") from None
+        raise UserError(f"{path}: not UTF-8 text; convert it") from None
+
+
+def read_json(path: str | Path) -> Any:
+    """Read JSON; what is missing or broken is a `UserError` that names file and line."""
+    text = read_text(path)
+    try:
+        return json.loads(text)
     except json.JSONDecodeError as error:
         raise UserError(f"{path}: line {error.lineno}: broken JSON ({error.msg})") from None
     except (RecursionError, ValueError):
@@ -170,10 +190,9 @@ def seal(data: dict[str, Any]) -> str:
 
 def require_unaltered(path: str | Path, expected: str, index: str | Path) -> None:
     """Refuse `path` unless its SHA-256 is the one that `index` recorded."""
-    try:
-        actual = sha256(path)
-    except FileNotFoundError:
-        raise UserError(f"{path}: missing although {index} lists it; {remedy(index)}") from None
+    if not os.path.isfile(path):  # a pipe would be waited for
+        raise UserError(f"{path}: missing although {index} lists it; {remedy(index)}")
+    actual = sha256(path)
     if actual != expected:
         raise UserError(f"{path}: altered since {index} was written; {remedy(index)}")
 
@@ -215,14 +234,14 @@ class Fingerprints:
         try:
             if not os.path.isfile(path):  # a pipe would be read forever
                 return "not a file"
-            stat = os.stat(path)
-            state = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
+            about = os.stat(path)
+            state = [about.st_size, about.st_mtime_ns, about.st_ctime_ns, about.st_ino]
             if self.known.get(key, [])[:-1] == state:
                 return self.known[key][-1]
             digest = sha256(path)
         except OSError as error:
             return error.strerror or "unreadable"
-        if key.isprintable() and time.time() - max(stat.st_mtime, stat.st_ctime) > self.SETTLED:
+        if key.isprintable() and time.time() - max(about.st_mtime, about.st_ctime) > self.SETTLED:
             self.known[key] = [*state, digest]
         else:
             self.known.pop(key, None)

@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
 
 from deepspeech2.cli import UserError
-from deepspeech2.files import remedy
+from deepspeech2.files import remedy, require_file
 
 FETCHED = "archive"  # the name that the workflow gives to a fetched archive
 OPENERS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
@@ -44,6 +44,7 @@ LARGE = Limits(2_000_000, 4 << 30, 256 << 30, "any corpus")
 
 def is_archive(path: Path) -> bool:
     """Whether a file begins like a tar, compressed or not, or like a zip."""
+    require_file(path)
     with open(path, "rb") as file:
         start = file.read(512)
     return start.startswith((*OPENERS, b"PK\x03\x04")) or start[257:262] == b"ustar"
@@ -59,6 +60,7 @@ def members(
     """
     if not source.exists():
         raise UserError(f"{source}: no such archive or folder")
+    require_file(source)
     with _refusing_damage(source):
         read = _zip_members if zipfile.is_zipfile(source) else _tar_members
         for name, file, size in read(source, Guard(source, limits), wanted):

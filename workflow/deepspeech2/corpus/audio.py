@@ -24,6 +24,7 @@ import soundfile
 
 from deepspeech2.cli import UserError
 from deepspeech2.corpus import mpeg
+from deepspeech2.files import require_file
 
 SAMPLE_RATE = 16000  # Hz
 MIN_SAMPLES = 161  # the spectrogram's reflection padding needs one more than half a window
@@ -287,6 +288,8 @@ def _riff(path: str) -> bytes | None:
 
     None where it can read the file itself.
     """
+    if os.path.exists(path):  # `_decoding` names what is missing
+        require_file(path)
     with open(path, "rb") as file:
         if file.read(4) != b"RIFF" or file.read(8)[4:] != b"WAVE":
             return None

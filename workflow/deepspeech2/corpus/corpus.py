@@ -160,12 +160,12 @@ def main(
     within: str | None,
     rules: Settings | None,
     text_case: Literal[tuple(CASES)],
-    digits: Literal["error", "words"],
     labels: Input,
     pcm_sha256: Input | None,
     corpus: Output,
     index: Output,
     labels_copy: Output,
+    digits: Literal["error", "words"] = "error",
 ) -> None:
     """Command line.
 
@@ -174,12 +174,12 @@ def main(
     within: where it is in an archive; without, the one folder that holds all
     rules: what may be left out, and what else layouts.Rules has (JSON)
     text_case: what to do to the letters of the transcripts
-    digits: words: spell numbers as words; error: leave them, which later stages refuse
     labels: the characters of its transcripts, the blank first (JSON)
     pcm_sha256: table of hashes that its audio must match (TSV)
     corpus: folder to write
     index: index to write (JSON)
     labels_copy: copy of the labels to write (JSON)
+    digits: words: spell numbers as words; error: leave them, which later stages refuse
     """
     alphabet = read_labels(labels)
     upper = "A" in alphabet and "a" not in alphabet

@@ -6,6 +6,7 @@ digit by digit. Signs (%, $) stay as they are.
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
 
@@ -34,17 +35,22 @@ def spelled(text: str, upper: bool) -> str:
     return NUMBER.sub(words, text)
 
 
-def _words(found: re.Match) -> str:
+@functools.cache
+def _said(number: int, to: str = "cardinal") -> str:
     try:
         from num2words import num2words
     except ImportError:
         raise UserError(f"digits: words: needs num2words: {INSTALL}") from None
+    return num2words(number, to=to)
+
+
+def _words(found: re.Match) -> str:
     digits = found["whole"].replace(",", "")
     by_digit = (digits[0] == "0" and len(digits) > 1) or len(digits) > MAX_DIGITS
     if by_digit:
-        said = " ".join(num2words(int(digit)) for digit in digits) + (found["ordinal"] or "")
+        said = " ".join(_said(int(digit)) for digit in digits) + (found["ordinal"] or "")
     else:
-        said = num2words(int(digits), to="ordinal" if found["ordinal"] else "cardinal")
+        said = _said(int(digits), "ordinal" if found["ordinal"] else "cardinal")
     if found["decimals"]:
-        said += " point " + " ".join(num2words(int(digit)) for digit in found["decimals"])
+        said += " point " + " ".join(_said(int(digit)) for digit in found["decimals"])
     return " ".join(re.sub("[-,]", " ", f"{'minus ' * bool(found['minus'])}{said}").split())

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from deepspeech2.cli import UserError
+from deepspeech2.files import require_file
 
 SEPARATORS = {"\t": "tabs", ",": "commas", ";": "semicolons"}
 MAX_LINE = 1 << 26  # bytes
@@ -55,8 +56,6 @@ def lines(table: Path) -> Iterator[tuple[int, str]]:
                     number += 1
                     if line.strip():
                         yield number, line
-    except FileNotFoundError:
-        raise UserError(f"{table}: no such table") from None
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise UserError(f"{table}: not a whole gzip file ({error}); fetch it again") from None
     except UnicodeDecodeError as error:
@@ -67,6 +66,7 @@ def lines(table: Path) -> Iterator[tuple[int, str]]:
 
 def opened(table: Path) -> IO[bytes]:
     """A file's bytes, decompressed if it is named `.gz`."""
+    require_file(table)
     return gzip.open(table) if table.suffix == ".gz" else open(table, "rb")
 
 

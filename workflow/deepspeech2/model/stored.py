@@ -17,6 +17,7 @@ import safetensors
 
 from deepspeech2.cli import UserError
 from deepspeech2.features.spectrogram import SYMMETRIC
+from deepspeech2.files import require_file
 from deepspeech2.model import pickle_reader
 from deepspeech2.model.architecture import METADATA_KEY
 
@@ -47,11 +48,9 @@ def listed(names: list[str]) -> str:
 
 def opened(path: str | Path) -> contextlib.AbstractContextManager[Source]:
     """A checkpoint as a context manager."""
-    try:
-        with open(path, "rb") as file:
-            start = file.read(9)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such checkpoint") from None
+    require_file(path)
+    with open(path, "rb") as file:
+        start = file.read(9)
     # A zip or a pickle; but safetensors may begin like one, with the length of their header.
     is_torch = start[:2] == b"PK" or (start[:1] == b"\x80" and start[8:] != b"{")
     return _torch(path) if is_torch else _safetensors(path)

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from deepspeech2.cli import UserError
-from deepspeech2.files import read_sealed, require_unaltered
+from deepspeech2.files import read_sealed, read_text, require_unaltered
 
 
 def read(path: str | Path, index: str | Path | None = None) -> dict[str, dict]:
@@ -14,12 +14,7 @@ def read(path: str | Path, index: str | Path | None = None) -> dict[str, dict]:
     if index:
         require_unaltered(path, read_sealed(index)["sha256"], index)
     found: dict[str, dict] = {}
-    try:
-        lines = Path(path).read_text(encoding="utf-8").rstrip("\n").split("\n")
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such transcripts") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: not UTF-8 text") from None
+    lines = read_text(path).rstrip("\n").split("\n")
     for number, line in enumerate(filter(None, lines), 1):
         try:
             entry = json.loads(line)
@@ -42,11 +37,7 @@ def read_training_texts(path: str | Path | None) -> set[str] | None:
     """The texts that a model was trained on, from a file with one on each line."""
     if path is None:
         return None
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: not UTF-8 text") from None
-    return {normal(line) for line in text.split("\n") if line.strip()}
+    return {normal(line) for line in read_text(path).split("\n") if line.strip()}
 
 
 def normal(text: str) -> str:

@@ -4,6 +4,7 @@ Half of what a short run takes is imports. The package under test is not importe
 every run takes the one of its own checkout; and what the workflow starts are programs, as always.
 """
 
+import gc
 import importlib
 import os
 import runpy
@@ -14,9 +15,11 @@ import snakemake.cli
 snakemake.cli.get_argument_parser()  # imports the plugins
 for name in (
     *("jsonschema", "smart_open", "snakemake.dag", "snakemake.report.html_reporter", "yaml"),
-    *("torch", "librosa.filters", "scipy.signal", "soundfile", "pandas", "matplotlib.figure"),
+    *("torch", "torch._dynamo", "librosa.filters", "scipy.signal", "soundfile"),
+    *("pandas", "matplotlib.figure"),
 ):
     importlib.import_module(name)
+gc.freeze()  # no fork looks through all that again
 
 
 def run(words: list[str], folder: str, environment: dict, out: str, err: str) -> None:

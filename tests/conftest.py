@@ -45,8 +45,8 @@ def copy_project(target: Path) -> Path:
 
 # What takes minutes comes first, or one worker ends with it while the others have nothing to do.
 SLOW = (
-    *("test_staleness", "test_parity", "test_workflow", "test_contributing", "test_report"),
-    *("test_ascend_workflow", "test_native", "test_training", "test_baseline", "test_ascend"),
+    *("test_staleness", "test_parity", "test_native", "test_workflow", "test_contributing"),
+    *("test_report", "test_ascend_workflow", "test_training", "test_baseline", "test_ascend"),
 )
 # Files whose tests share nothing: any worker takes any of them. The others stay whole.
 SPREAD = (

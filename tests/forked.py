@@ -1,25 +1,36 @@
-"""Snakemake in a fork of a process that has imported it: the tests make very many dry runs.
+"""Programs in forks of a process that has imported what they need: the tests start very many.
 
-Half of what a dry run takes is imports. The package under test is not imported here, so that
-every run takes the one of its own checkout.
+Half of what a short run takes is imports. The package under test is not imported here, so that
+every run takes the one of its own checkout; and what the workflow starts are programs, as always.
 """
 
+import gc
 import importlib
 import os
+import runpy
 import sys
 
 import snakemake.cli
 
 snakemake.cli.get_argument_parser()  # imports the plugins
-for name in ("jsonschema", "snakemake.dag", "snakemake.report.html_reporter", "yaml"):
+for name in (
+    *("jsonschema", "smart_open", "snakemake.dag", "snakemake.report.html_reporter", "yaml"),
+    *("torch", "torch._dynamo", "librosa.filters", "scipy.signal", "soundfile"),
+    *("pandas", "matplotlib.figure"),
+):
     importlib.import_module(name)
+gc.freeze()  # no fork looks through all that again
 
 
-def run(folder: str, arguments: list[str], output: str) -> None:
-    """What `snakemake ARGUMENTS` does in `folder`; what it prints is in the file `output`."""
+def run(words: list[str], folder: str, environment: dict, out: str, err: str) -> None:
+    """What `python -m WORDS` does in `folder`; what it prints is in the files `out` and `err`."""
     os.chdir(folder)
-    with open(output, "w") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-    sys.argv = ["snakemake", *arguments]
-    snakemake.cli.main(arguments)
+    os.environ.clear()
+    os.environ.update(environment)
+    for number, path in enumerate((out, err), 1):
+        with open(path, "w") as file:
+            os.dup2(file.fileno(), number)
+    sys.argv = words
+    if words[0] == "snakemake":
+        snakemake.cli.main(words[1:])
+    runpy.run_module(words[0], run_name="__main__", alter_sys=True)

@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import os
 import subprocess
 import sys
 import tempfile
@@ -250,10 +251,25 @@ def write_row(results: Path, row: str, split="all", **changes) -> Path:
     return folder / "record.json"
 
 
+def run_module(words, cwd=None, **options) -> subprocess.CompletedProcess:
+    """What `python -m WORDS` does: in a fork, or with options of subprocess as a program."""
+    words = list(map(str, words))
+    if options:
+        command = [sys.executable, "-m", *words]
+        return subprocess.run(command, cwd=cwd, capture_output=True, text=True, **options)
+    with tempfile.TemporaryDirectory() as place:
+        out, err = (Path(place, name) for name in ("out", "err"))
+        arguments = (words, str(cwd or Path.cwd()), dict(os.environ), str(out), str(err))
+        process = FORKS.Process(target=forked.run, args=arguments)
+        process.start()
+        process.join()
+        texts = out.read_text(), err.read_text()
+    return subprocess.CompletedProcess(words, process.exitcode, *texts)
+
+
 def run_stage(name: str, *arguments, **options) -> subprocess.CompletedProcess:
-    """Run a stage as a program; never raises."""
-    command = [sys.executable, "-m", f"deepspeech2.{name}", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, **options)
+    """Run a stage; never raises."""
+    return run_module([f"deepspeech2.{name}", *arguments], **options)
 
 
 def assert_one_line_error(result: subprocess.CompletedProcess, *words: str) -> None:
@@ -268,10 +284,7 @@ def assert_one_line_error(result: subprocess.CompletedProcess, *words: str) -> N
 
 def snakemake(folder: Path, *arguments, check=True, **options) -> subprocess.CompletedProcess:
     """Run the workflow in `folder` as a user would."""
-    command = [sys.executable, "-m", "snakemake", *map(str, arguments)]
-    result = subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, check=False, **options
-    )
+    result = run_module(["snakemake", *arguments], folder, **options)
     if check:
         assert result.returncode == 0, result.stdout + result.stderr
     return result
@@ -280,14 +293,7 @@ def snakemake(folder: Path, *arguments, check=True, **options) -> subprocess.Com
 def planned(folder: Path, *arguments) -> dict:
     """What Snakemake would run: the first output of each job, by rule."""
     jobs, rule = {}, None
-    with tempfile.NamedTemporaryFile() as output:
-        command = ["-n", *map(str, arguments)]
-        process = FORKS.Process(target=forked.run, args=(str(folder), command, output.name))
-        process.start()
-        process.join()
-        text = output.read().decode()
-    assert process.exitcode == 0, text
-    for line in text.splitlines():
+    for line in snakemake(folder, "-n", *arguments).stdout.splitlines():
         if line.startswith("rule ") and line.endswith(":"):
             rule = line[5:-1]
         elif line.strip().startswith("output: ") and rule:

@@ -313,6 +313,14 @@ def test_changed_training_texts_are_seen(project):
         assert set(plan(project)) == OF_SCORE
 
 
+def test_a_moved_checkout_builds_nothing(project, tmp_path):
+    shutil.move(project, tmp_path / "elsewhere")
+    try:
+        assert plan(tmp_path / "elsewhere") == {}
+    finally:
+        shutil.move(tmp_path / "elsewhere", project)
+
+
 def last_error(result):
     lines = (result.stdout + result.stderr).splitlines()
     return next(line for line in lines if line.startswith("error: "))
@@ -346,15 +354,6 @@ def test_an_altered_intermediate_is_refused_and_the_remedy_works(
     snakemake(project, *remedy, *own)
     snakemake(project, *own, "--", consumer)
     assert path.read_bytes() != bytes(data)
-
-
-def test_a_moved_checkout_builds_nothing(project, tmp_path):
-    snakemake(project, "--configfile", "own.yaml")
-    shutil.move(project, tmp_path / "elsewhere")
-    try:
-        assert plan(tmp_path / "elsewhere") == {}
-    finally:
-        shutil.move(tmp_path / "elsewhere", project)
 
 
 def test_results_are_byte_identical_after_everything_is_built_again(project, tmp_path):

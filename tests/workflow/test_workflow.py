@@ -410,7 +410,7 @@ def test_accuracy_files_are_the_same_bytes_in_any_checkout(tmp_path):
 
 def test_the_default_run(project):
     """From an installed environment to the table, offline, as `make` does it."""
-    snakemake(project, "--cores", 2)
+    snakemake(project, "--cores", 2, env=os.environ)
     with open(project / "results/table.tsv", newline="") as file:
         rows = list(csv.DictReader(file, delimiter="\t"))
     assert [int(r["batch_size"]) for r in rows] == [1, 4, 8, 16, 32, 64]

@@ -502,7 +502,7 @@ HOSTILE = {
     "a long name with loss": _saved({**numbers(TINY), "loss" * 200_000 + "-": torch.ones(1)}),
     "a long name with wer": _saved({**numbers(TINY), "a_wer_" * 150_000 + "-": torch.ones(1)}),
     "a long number as a key": _saved({**package(TINY, numbers(TINY)), 10**5000: 1}),
-    "a long number in settings": _saved(package(TINY, numbers(TINY), rnn_type=10**5000)),
+    "a long number in settings": _saved(package(TINY, numbers(TINY), labels=10**5000)),
     "a long number among tensors": _saved(v3(TINY, {**numbers(TINY), 10**5000: 1})),
     "cut at once": _old(b"\x80"),
     "a pickle of something else": _old(pickle.dumps({"state_dict": {}})),
@@ -733,3 +733,42 @@ def test_enumerations_by_name_and_python_2s_bytes(tmp_path):
     weights, description = converted(path, tmp_path, given=False)
     assert_the_same(weights, TINY)
     assert description["spectrogram"]["window"] == "hann"
+
+
+class AttributeDict(dict):
+    """Like those of many packages: pickled as an object with items."""
+
+
+@pytest.mark.parametrize("kind", [dict, AttributeDict, collections.OrderedDict,
+                                  lambda d: collections.defaultdict(int, d),
+                                  lambda d: argparse.Namespace(**d)])  # fmt: skip
+@pytest.mark.parametrize("window", ["hann", Window.hamming, ByName.hann])
+def test_which_window_a_package_means(tmp_path, kind, window):
+    """A name is scipy's, symmetric; a member of an enumeration is librosa's."""
+    audio = kind({**AUDIO, "window": window})
+    path = save(package(TINY, numbers(TINY), audio_conf=audio), tmp_path / "a.pth", "zip")
+    expected = "hann_symmetric" if window == "hann" else window.value
+    assert checkpoint.read(path)[1]["spectrogram"]["window"] == expected
+
+
+def test_settings_that_numpy_or_torch_hold(tmp_path):
+    """What shapes tell is read from them, the rest is asked for."""
+    settings = {"hidden_size": np.int64(8), "hidden_layers": torch.tensor(2)}
+    settings |= {"bidirectional": np.bool_(True), "rnn_type": np.str_("lstm")}
+    path = save(package(TINY, numbers(TINY), **settings), tmp_path / "a.pth", "zip")
+    weights, description = checkpoint.read(path)
+    assert_the_same(weights, TINY)
+    assert description["architecture"] == TINY._asdict()
+    audio = {**AUDIO, "window_size": np.float32(0.02)}
+    path = save(package(TINY, numbers(TINY), audio_conf=audio), tmp_path / "a.pth", "zip")
+    with pytest.raises(UserError, match=r"set models.<name>.spectrogram: {window_size} to"):
+        checkpoint.read(path)
+
+
+@pytest.mark.parametrize("protocol", range(1, 6))
+def test_protocols(tmp_path, protocol):
+    content = v3(TINY, numbers(TINY), spect_cfg=SpectConfig())
+    torch.save(content, tmp_path / "a.ckpt", pickle_protocol=protocol)
+    weights, description = checkpoint.read(tmp_path / "a.ckpt")
+    assert_the_same(weights, TINY)
+    assert description["spectrogram"] == SPECTROGRAM

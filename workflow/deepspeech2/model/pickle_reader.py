@@ -67,6 +67,10 @@ class Inert:
         self.mapping[key] = value
 
 
+class Member(str):
+    """What an object was made of, if that is text: the value of a member of an enumeration."""
+
+
 class Storage(NamedTuple):
     """A block of numbers of the checkpoint: its name and its numbers' dtype."""
 
@@ -332,6 +336,8 @@ def plain(value: Any, path: str | Path) -> Any:
         if isinstance(value, (list, tuple)) and not isinstance(value, (Tensor, Storage)):
             return [convert(item, depth + 1) for item in value]
         if isinstance(value, Inert):
+            if value.name.endswith(".scalar"):  # numpy's, in bytes
+                return None
             state = value.state
             if isinstance(state, tuple) and len(state) == 2 and isinstance(state[1], dict):
                 state = state[1]
@@ -343,7 +349,8 @@ def plain(value: Any, path: str | Path) -> Any:
             # Some versions of Python write a member of an enumeration as getattr(class, name).
             args = value.args[value.name.endswith(".getattr") :]
             first = args[0] if args else None
-            return convert(value.mapping or value.items or first or state or None, depth + 1)
+            found = convert(value.mapping or value.items or state or first or None, depth + 1)
+            return Member(found) if isinstance(found, str) else found
         if isinstance(value, type) and issubclass(value, Inert):
             return value.name
         if isinstance(value, int) and value.bit_length() > 64:

@@ -120,23 +120,27 @@ def _said(path: str | Path, content: dict) -> dict[str, Any]:
     if not isinstance(settings, dict):
         return {}
     labels, spectrogram = settings.get("labels"), settings.get("spect_cfg")
-    audio = content.get("audio_conf")
-    if audio is not None and "hyper_parameters" not in content:  # V1, V2
+    package = "audio_conf" in content and "hyper_parameters" not in content  # V1, V2
+    if package:
         spectrogram = settings.get("audio_conf")
-        # Where the window is a name, scipy's function of that name makes it, which is symmetric.
-        # From the last V2 on it is one of an enumeration, and librosa makes it, as in V3.
-        if isinstance(audio, dict) and isinstance(audio.get("window"), str):
-            spectrogram["window"] += SYMMETRIC
+    spectrogram = spectrogram if isinstance(spectrogram, dict) else {}
+    window = spectrogram.get("window")
+    if isinstance(window, str):
+        # In a package, scipy's function of that name makes it, which is symmetric. From the last V2
+        # on it is one of an enumeration, and librosa makes it, as in V3.
+        named = package and not isinstance(window, pickle_reader.Member)
+        spectrogram["window"] = str(window) + SYMMETRIC * named
     model = settings.get("model_cfg", settings)
+    model = model if isinstance(model, dict) else {}
     keys = (*MODEL_SETTINGS, "lookahead_context")
-    model = {key: model[key] for key in keys if key in model} if isinstance(model, dict) else {}
+    model = {key: model[key] for key in keys if model.get(key) is not None}
     if "lookahead_context" in model:  # V3's sign of a network of one direction
         model.setdefault("bidirectional", False)
     if isinstance(model.get("rnn_type"), str):  # V3 pickles the class: torch.nn.modules.rnn.LSTM
         model["rnn_type"] = model["rnn_type"].rpartition(".")[2].lower()
     return {
         "labels": list(labels) if isinstance(labels, str) else labels,
-        "spectrogram": spectrogram if isinstance(spectrogram, dict) else {},
+        "spectrogram": spectrogram,
         "model": model,
     }
 

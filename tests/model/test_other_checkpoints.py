@@ -8,6 +8,7 @@ import io
 import itertools
 import json
 import pickle
+import re
 import struct
 import warnings
 import zipfile
@@ -772,3 +773,28 @@ def test_protocols(tmp_path, protocol):
     weights, description = checkpoint.read(tmp_path / "a.ckpt")
     assert_the_same(weights, TINY)
     assert description["spectrogram"] == SPECTROGRAM
+
+
+LIES = {
+    "half": (b"FloatStorage", b"HalfStorage"),
+    "double": (b"FloatStorage", b"DoubleStorage"),
+    "a number too few": (b"K\x08(N?tq)", b"K\x07\\1"),
+    "a number too many": (b"K\x08(N?tq)", b"K\x09\\1"),
+}
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("lie", LIES)
+def test_storages_of_another_length_than_the_pickle_says(tmp_path, lie, kind):
+    """Numbers of half the width would be others, and enough for every tensor."""
+    before, after = LIES[lie]
+    path = save(package(TINY, numbers(TINY)), tmp_path / "a.pth", kind)
+    data = path.read_bytes()
+    assert re.search(before, data)
+    if kind == "zip":
+        data = _again(data, lambda r: [(n, re.sub(before, after, d)) for n, d in r])
+    else:
+        data = re.sub(before, after, data)
+    path.write_bytes(data)
+    with pytest.raises(UserError, match="damaged record .*it has|cut short|more numbers than"):
+        checkpoint.read(path)

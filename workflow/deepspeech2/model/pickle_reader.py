@@ -72,10 +72,11 @@ class Member(str):
 
 
 class Storage(NamedTuple):
-    """A block of numbers of the checkpoint: its name and its numbers' dtype."""
+    """A block of numbers of the checkpoint: its name, its numbers' dtype and how many they are."""
 
     key: str
     dtype: str
+    size: int
 
 
 class Tensor(NamedTuple):
@@ -131,7 +132,7 @@ class _Unpickler(pickle._Unpickler):
         # Python 2 wrote bytes as text.
         super().__init__(file, encoding="utf-8", errors="surrogateescape")
         self.classes: dict[str, type[Inert]] = {}
-        self.storages: dict[str, str] = {}  # dtype by key
+        self.storages: dict[str, Storage] = {}
         self.arguments = 0
 
     def load_build(self):
@@ -182,15 +183,16 @@ class _Unpickler(pickle._Unpickler):
     def persistent_load(self, pid):
         if isinstance(pid, tuple) and len(pid) >= 2 and pid[0] == "module":
             return pid[1]  # a class, with its source before torch 1.6
-        if not (isinstance(pid, tuple) and len(pid) >= 3 and pid[0] == "storage"):
+        if not (isinstance(pid, tuple) and len(pid) >= 5 and pid[0] == "storage"):
             raise pickle.UnpicklingError("a reference to what is not a tensor storage")
         # A type that is not in the table is refused once a weight is of it.
-        dtype, key = getattr(pid[1], "name", pid[1]), pid[2]
-        if not isinstance(dtype, str) or not isinstance(key, str) or not key.isdecimal():
+        storage = Storage(pid[2], getattr(pid[1], "name", pid[1]), pid[4])
+        if [*map(type, storage)] != [str, str, int] or not storage.key.isdecimal():
             raise pickle.UnpicklingError("a tensor storage of unknown kind")
-        if self.storages.setdefault(key, dtype) != dtype or pid[5:] not in ((), (None,)):
+        known = self.storages.setdefault(storage.key, storage)
+        if known != storage or pid[5:] not in ((), (None,)):
             raise pickle.UnpicklingError("a tensor storage that is a part of another")
-        return Storage(key, dtype)
+        return storage
 
 
 def _check_keys(keys: Iterable) -> None:
@@ -260,7 +262,7 @@ class Checkpoint:
                 break
             self._file.seek(place)
             size = int.from_bytes(self._file.read(8), "little")
-            size *= _little(reader.storages[key]).itemsize
+            size *= _little(reader.storages[key].dtype).itemsize
             self._places[key] = place + 8, size
             place += 8 + size
         if place != end:
@@ -284,7 +286,11 @@ class Checkpoint:
     def read(self, tensor: Tensor, name: str) -> np.ndarray:
         """The numbers of a tensor, called `name` in errors; bfloat16 as float32."""
         try:
-            numbers = as_numbers(self._bytes(tensor.storage.key), tensor.storage.dtype)
+            key, dtype, size = tensor.storage
+            data = self._bytes(key)
+            if len(data) != size * _little(dtype).itemsize:
+                raise ValueError(f"it has {len(data)} bytes, not {size} numbers of {dtype}")
+            numbers = as_numbers(data, dtype)
         except Exception as error:
             raise UserError(
                 f"{self.path}: tensor {name}: damaged record ({error!r:.200}); fetch it again"

@@ -4,10 +4,13 @@ import argparse
 import collections
 import enum
 import gzip
+import io
 import itertools
 import json
 import pickle
+import re
 import struct
+import warnings
 import zipfile
 
 import numpy as np
@@ -454,6 +457,16 @@ def _hostile(pickled):
     return make
 
 
+def _often(function, arguments, call):
+    return _hostile(
+        b"\x80\x02" + function + b"q\0" + arguments + b"q\1" + (b"h\0h\1" + call + b"0") * 300_000
+    )
+
+
+def _saved(content):
+    return lambda path: torch.save(content, path)
+
+
 def _old(content):
     return lambda path: path.write_bytes(content)
 
@@ -468,6 +481,30 @@ HOSTILE = {
     "one class, often": _hostile(b"\x80\x02" + b"c\n\n" * 1_390_000 + b"."),
     "many objects": _hostile(b"\x80\x02ca\nb\nq\x00" + b"h\x00)\x81" * 1_000_000 + b"."),
     "its own items": _hostile(b"\x80\x02ccollections\nOrderedDict\n)R}X\x05\0\0\0itemsca\nb\nsb."),
+    "arguments used often": _often(b"ca\nb\n", b"(" + b"N" * 1_000_000 + b"t", b"R"),
+    "arguments used often by __new__": _often(b"ca\nb\n", b"(" + b"N" * 1_000_000 + b"t", b"\x81"),
+    "text as arguments": _often(b"ca\nb\n", b"X\x40\x42\x0f\0" + b"N" * 1_000_000, b"R"),
+    "pairs used often": _often(
+        b"ccollections\nOrderedDict\n", b"(NN\x86q\x02" + b"h\x02" * 400_000 + b"l\x85", b"R"
+    ),
+    "shape used often": _often(
+        b"ctorch._utils\n_rebuild_tensor_v2\n",
+        b"((X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x000X\x03\0\0\0cpuK\x01tQK\x00("
+        + b"K\x01" * 400_000
+        + b"tq\x02h\x02t",
+        b"R",
+    ),
+    "long texts used often": _saved(
+        package(TINY, numbers(TINY), labels=["e\u0301" * 300_000] * 90_000)
+    ),
+    "a long text as settings": _saved(
+        package(TINY, numbers(TINY), rnn_type=["x" * 10**6] * 90_000)
+    ),
+    "a long name with loss": _saved({**numbers(TINY), "loss" * 200_000 + "-": torch.ones(1)}),
+    "a long name with wer": _saved({**numbers(TINY), "a_wer_" * 150_000 + "-": torch.ones(1)}),
+    "a long number as a key": _saved({**package(TINY, numbers(TINY)), 10**5000: 1}),
+    "a long number in settings": _saved(package(TINY, numbers(TINY), labels=10**5000)),
+    "a long number among tensors": _saved(v3(TINY, {**numbers(TINY), 10**5000: 1})),
     "cut at once": _old(b"\x80"),
     "a pickle of something else": _old(pickle.dumps({"state_dict": {}})),
     "big-endian": _old(OLD_START.replace(b"\x88", b"\x89")),
@@ -576,3 +613,188 @@ def test_pickles_in_other_places_stay_inert(tmp_path, kind):
         except UserError as error:
             assert "a.pth" in str(error)
         assert not (tmp_path / "proof").exists(), place
+
+
+LAST = [*LABELS[1:], "_"]
+BLANKS = {
+    "V2": lambda: (package(TINY, numbers(TINY), labels="".join(LAST)), None),
+    "V3": lambda: (v3(TINY, numbers(TINY), labels=LAST), None),
+    "V3, in the middle": lambda: (v3(TINY, numbers(TINY), labels=["a", "_", *LABELS[2:]]), None),
+    "given": lambda: (numbers(TINY), LAST),
+}
+
+
+@pytest.mark.parametrize("case", BLANKS)
+def test_a_blank_that_is_not_the_first_label(tmp_path, case):
+    """deepspeech.pytorch V3 looks it up; here it would be decoded as a character."""
+    content, labels = BLANKS[case]()
+    path = save(content, tmp_path / "a.pth", "zip")
+    with pytest.raises(UserError, match="is _, which deepspeech.pytorch takes for the blank"):
+        checkpoint.read(path, labels, SPECTROGRAM if labels else None)
+
+
+@pytest.mark.parametrize("value", [-1.0, -1e-6])
+@pytest.mark.parametrize("name", ["conv.seq_module.1", "rnns.1.batch_norm.module", "fc.0.module.0"])
+def test_variances_below_zero(tmp_path, name, value):
+    state = numbers(TINY)
+    state[f"{name}.running_var"][-1] = value
+    path = save(v3(TINY, state), tmp_path / "a.ckpt", "zip")
+    with pytest.raises(UserError, match=f"{name}.running_var holds variances below zero"):
+        converted(path, tmp_path, given=False)
+
+
+def _again(data, change):
+    """The archive in `data` with other records."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        records = [(name, archive.read(name)) for name in archive.namelist()]
+    found = io.BytesIO()
+    with zipfile.ZipFile(found, "w") as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name, content in change(records):
+            archive.writestr(name, content)
+    return found.getvalue()
+
+
+TWO = {
+    "one after the other": ("zip", lambda data: data + data),
+    "something before": ("zip", lambda data: b"PK" + data),
+    "two contents": ("zip", lambda data: _again(data, lambda r: [*r, ("b/data.pkl", b"N.")])),
+    "two of a name": ("zip", lambda data: _again(data, lambda r: [(r[2][0], b"0" * 999), *r])),
+    "old, one after the other": ("old", lambda data: data + data),
+    "old, something after": ("old", lambda data: data + b"x"),
+    "old, cut behind its network": ("old", lambda data: data[:-1]),
+    "old, cut before the last storage": ("old", lambda data: data[: -8 - 5 * 4]),
+}
+
+
+@pytest.mark.parametrize("case", TWO)
+def test_two_checkpoints_in_a_file_and_parts_of_one(tmp_path, case):
+    kind, change = TWO[case]
+    path = save(package(TINY, numbers(TINY)), tmp_path / "a.pth", kind)
+    assert checkpoint.read(path)
+    path.write_bytes(change(path.read_bytes()))
+    with pytest.raises(UserError, match=r"a.pth: not a torch checkpoint, or cut short"):
+        checkpoint.read(path)
+
+
+def test_safetensors_that_begin_like_a_zip(tmp_path):
+    """Their header is 0x4B50 bytes long, or that and a multiple of 65536."""
+    path = tmp_path / "a.safetensors"
+    save_file(numbers(TINY), path, {"x": ""})
+    length = int.from_bytes(path.read_bytes()[:8], "little")
+    save_file(numbers(TINY), path, {"x": "y" * (0x4B50 - length)})
+    assert path.read_bytes()[:2] == b"PK"
+    assert_the_same(checkpoint.read(path, LABELS, SPECTROGRAM)[0], TINY)
+
+
+OTHER_TYPES = ("complex64", "complex128", "float8_e4m3fn", "uint16", "int8")
+
+
+@pytest.mark.parametrize("dtype", OTHER_TYPES)
+def test_types_of_tensors_that_are_not_weights(tmp_path, dtype):
+    """They are of no matter beside the network; a weight of theirs is refused by its type."""
+    other = torch.ones(8).to(getattr(torch, dtype))
+    path = save(package(TINY, numbers(TINY), ema={"x": other}), tmp_path / "a.pth", "zip")
+    assert_the_same(checkpoint.read(path)[0], TINY)
+    state = {**numbers(TINY), "fc.0.module.0.bias": other}
+    path = save(package(TINY, state), tmp_path / "a.pth", "zip")
+    with pytest.raises(UserError, match=r"fc.0.module.0.bias (is of type|$)|not a tensor: fc.0"):
+        checkpoint.read(path)
+
+
+def test_a_second_network_is_noted(tmp_path):
+    state = numbers(TINY)
+    ema = {name: values + 1 for name, values in state.items()}
+    path = save({**v3(TINY, state), "ema_weights": ema}, tmp_path / "a.ckpt", "zip")
+    weights, description = converted(path, tmp_path, given=False)
+    assert_the_same(weights, TINY)
+    assert description["notes"] == ["left out: ema_weights"]
+
+
+class ByName(enum.Enum):
+    """As Python 3.11.0 to 3.11.3 pickled a member of an enumeration."""
+
+    hann = "hann"
+
+    def __reduce_ex__(self, protocol):
+        return getattr, (type(self), self.name)
+
+
+def test_enumerations_by_name_and_python_2s_bytes(tmp_path):
+    content = package(
+        TINY, numbers(TINY), audio_conf={**AUDIO, "window": ByName.hann}, meta="bytes"
+    )
+    path = save(content, tmp_path / "a.pth", "zip")
+    text = b"X\x05\0\0\0bytes"
+    data = _again(
+        path.read_bytes(), lambda r: [(n, d.replace(text, b"U\x02\xff\xfe")) for n, d in r]
+    )
+    assert text in path.read_bytes() and text not in data
+    path.write_bytes(data)
+    weights, description = converted(path, tmp_path, given=False)
+    assert_the_same(weights, TINY)
+    assert description["spectrogram"]["window"] == "hann"
+
+
+class AttributeDict(dict):
+    """Like those of many packages: pickled as an object with items."""
+
+
+@pytest.mark.parametrize("kind", [dict, AttributeDict, collections.OrderedDict,
+                                  lambda d: collections.defaultdict(int, d),
+                                  lambda d: argparse.Namespace(**d)])  # fmt: skip
+@pytest.mark.parametrize("window", ["hann", Window.hamming, ByName.hann])
+def test_which_window_a_package_means(tmp_path, kind, window):
+    """A name is scipy's, symmetric; a member of an enumeration is librosa's."""
+    audio = kind({**AUDIO, "window": window})
+    path = save(package(TINY, numbers(TINY), audio_conf=audio), tmp_path / "a.pth", "zip")
+    expected = "hann_symmetric" if window == "hann" else window.value
+    assert checkpoint.read(path)[1]["spectrogram"]["window"] == expected
+
+
+def test_settings_that_numpy_or_torch_hold(tmp_path):
+    """What shapes tell is read from them, the rest is asked for."""
+    settings = {"hidden_size": np.int64(8), "hidden_layers": torch.tensor(2)}
+    settings |= {"bidirectional": np.bool_(True), "rnn_type": np.str_("lstm")}
+    path = save(package(TINY, numbers(TINY), **settings), tmp_path / "a.pth", "zip")
+    weights, description = checkpoint.read(path)
+    assert_the_same(weights, TINY)
+    assert description["architecture"] == TINY._asdict()
+    audio = {**AUDIO, "window_size": np.float32(0.02)}
+    path = save(package(TINY, numbers(TINY), audio_conf=audio), tmp_path / "a.pth", "zip")
+    with pytest.raises(UserError, match=r"set models.<name>.spectrogram: {window_size} to"):
+        checkpoint.read(path)
+
+
+@pytest.mark.parametrize("protocol", range(1, 6))
+def test_protocols(tmp_path, protocol):
+    content = v3(TINY, numbers(TINY), spect_cfg=SpectConfig())
+    torch.save(content, tmp_path / "a.ckpt", pickle_protocol=protocol)
+    weights, description = checkpoint.read(tmp_path / "a.ckpt")
+    assert_the_same(weights, TINY)
+    assert description["spectrogram"] == SPECTROGRAM
+
+
+LIES = {
+    "half": (b"FloatStorage", b"HalfStorage"),
+    "double": (b"FloatStorage", b"DoubleStorage"),
+    "a number too few": (b"K\x08(N?tq)", b"K\x07\\1"),
+    "a number too many": (b"K\x08(N?tq)", b"K\x09\\1"),
+}
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("lie", LIES)
+def test_storages_of_another_length_than_the_pickle_says(tmp_path, lie, kind):
+    """Numbers of half the width would be others, and enough for every tensor."""
+    before, after = LIES[lie]
+    path = save(package(TINY, numbers(TINY)), tmp_path / "a.pth", kind)
+    data = path.read_bytes()
+    assert re.search(before, data)
+    if kind == "zip":
+        data = _again(data, lambda r: [(n, re.sub(before, after, d)) for n, d in r])
+    else:
+        data = re.sub(before, after, data)
+    path.write_bytes(data)
+    with pytest.raises(UserError, match="damaged record .*it has|cut short|more numbers than"):
+        checkpoint.read(path)

@@ -15,6 +15,7 @@ from deepspeech2.cli import UserError
 from deepspeech2.files import read_json
 
 BLANK = 0  # id of the CTC blank, the first label
+BLANK_SIGN = "_"  # what deepspeech.pytorch knows it by, wherever it stands
 APOSTROPHES = "\u2019\u2018\u02bc\u02b9\u2032\uff07\u00b4\u0060"
 # Unicode's categories of hyphens and dashes, of spaces, of controls, and of what has no width.
 PARTING, WITHOUT_WIDTH = ("Pd", "Zs", "Zl", "Zp", "Cc"), "Cf"
@@ -31,6 +32,11 @@ def check(labels, where: str | Path) -> list[str]:
         raise UserError(f"{where}: labels must be printable characters")
     if len(set(labels)) != len(labels) or len(labels) < 2:
         raise UserError(f"{where}: labels must be two or more, each only once")
+    if BLANK_SIGN in labels[1:]:
+        raise UserError(
+            f"{where}: label {labels.index(BLANK_SIGN)} is {BLANK_SIGN}, which deepspeech.pytorch "
+            "takes for the blank; only models whose blank is the first label are served"
+        )
     return labels
 
 

@@ -37,10 +37,10 @@ OLD_NAMES = {  # of deepspeech.pytorch V1
     r"^lookahead\.(0\.)?(conv\.)?weight$": LOOKAHEAD,
 }
 PREFIX = re.compile(r"(?:(?:module|model|_orig_mod)\.)*")  # DataParallel, wrappers, torch.compile
-# Tensors that a training keeps beside its network.
+# Tensors that a training keeps beside its network, by the first part of their names.
 EXTRAS = re.compile(
-    r"\w*(criteri|loss|metric|error_?rate|accuracy|perplexity|optimi[sz]er|scheduler)\w*(\.|$)|"
-    r"(\w+_)?(wer|cer|acc)(_\w+)?(\.|$)|(n_averaged|global_step|step|epoch)$",
+    r"criteri|loss|metric|error_?rate|accuracy|perplexity|optimi[sz]er|scheduler|"
+    r"(^|_)(wer|cer|acc)(_|$)|^(n_averaged|global_step|step|epoch)$",
     re.IGNORECASE,
 )
 
@@ -163,7 +163,7 @@ def _names(path: str | Path, source: Source) -> dict[str, str]:
     for stored in source.tensors:
         if stored.endswith(COUNTER):
             continue
-        if EXTRAS.match(PREFIX.sub("", stored, count=1)):
+        if EXTRAS.search(PREFIX.sub("", stored, count=1).partition(".")[0]):
             extras.append(stored)
             continue
         name = stored[len(prefix) :] if stored.startswith(prefix) else stored

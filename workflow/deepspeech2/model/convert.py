@@ -52,6 +52,8 @@ def main(
     for name, values in arrays.items():
         if not np.isfinite(values).all():
             raise UserError(f"{checkpoint}: tensor {name} holds NaN or infinity")
+        if name.endswith("running_var") and values.min() < 0:
+            raise UserError(f"{checkpoint}: tensor {name} holds variances below zero")
     with replacing(weights) as temporary:
         temporary.write_bytes(to_safetensors(arrays, description))
     parameters = sum(

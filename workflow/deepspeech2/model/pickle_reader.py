@@ -26,7 +26,9 @@ from deepspeech2.cli import UserError
 
 MAX_PICKLE_BYTES = 4 << 20  # the settings and names of a V3 checkpoint take about 20 kB
 MAX_CLASSES = 1000  # that a pickle names; a V3 checkpoint names about 20
-MAX_NODES = 100_000  # of the settings, counted as often as they are referred to
+MAX_NODES = 1_000_000  # values and characters of the settings, as often as they are referred to
+MAX_ARGUMENTS = 1_000_000  # of all that is built, likewise; a tensor takes about 20
+MAX_NAME = 1000  # characters of a dictionary's key
 LEGACY = (0x1950A86A20F9469CFC6C, 1001)  # torch's first two pickles before 1.6: mark and version
 STORAGES = {
     "FloatStorage": "float32",
@@ -65,11 +67,16 @@ class Inert:
         self.mapping[key] = value
 
 
+class Member(str):
+    """What an object was made of, if that is text: the value of a member of an enumeration."""
+
+
 class Storage(NamedTuple):
-    """A block of numbers of the checkpoint: its name and its numbers' dtype."""
+    """A block of numbers of the checkpoint: its name, its numbers' dtype and how many they are."""
 
     key: str
     dtype: str
+    size: int
 
 
 class Tensor(NamedTuple):
@@ -122,29 +129,11 @@ class _Unpickler(pickle._Unpickler):
     dispatch = pickle._Unpickler.dispatch.copy()
 
     def __init__(self, file):
-        super().__init__(file, encoding="utf-8")
+        # Python 2 wrote bytes as text.
+        super().__init__(file, encoding="utf-8", errors="surrogateescape")
         self.classes: dict[str, type[Inert]] = {}
-        self.storages: dict[str, str] = {}  # dtype by key
-
-    def load_setitem(self):
-        _check_keys(self.stack[-2:-1])
-        super().load_setitem()
-
-    def load_setitems(self):
-        _check_keys(self.stack[::2])
-        super().load_setitems()
-
-    def load_dict(self):
-        _check_keys(self.stack[::2])
-        super().load_dict()
-
-    def load_additems(self):
-        _check_keys(self.stack)
-        super().load_additems()
-
-    def load_frozenset(self):
-        _check_keys(self.stack)
-        super().load_frozenset()
+        self.storages: dict[str, Storage] = {}
+        self.arguments = 0
 
     def load_build(self):
         state = self.stack.pop()
@@ -154,11 +143,28 @@ class _Unpickler(pickle._Unpickler):
     def load_bytearray8(self):
         raise pickle.UnpicklingError("a bytearray, of any size that it claims")
 
-    dispatch[pickle.SETITEM[0]] = load_setitem
-    dispatch[pickle.SETITEMS[0]] = load_setitems
-    dispatch[pickle.DICT[0]] = load_dict
-    dispatch[pickle.ADDITEMS[0]] = load_additems
-    dispatch[pickle.FROZENSET[0]] = load_frozenset
+    def count_arguments(self):
+        """What is called copies its arguments, which may be in the file once and used often."""
+        args = self.stack[-1]
+        parts = [part for part in self.stack[-2:] if hasattr(part, "__len__")]
+        if isinstance(args, tuple):
+            parts += [part for part in args[:4] if isinstance(part, (list, tuple))]
+        self.arguments += sum(map(len, parts))
+        if self.arguments > MAX_ARGUMENTS:
+            raise pickle.UnpicklingError(f"more than {MAX_ARGUMENTS} arguments")
+
+    def after(check, opcode):
+        """What loads an opcode, after a check of the unpickler."""
+        load = pickle._Unpickler.dispatch[opcode[0]]
+        return lambda self: (check(self), load(self))
+
+    for opcode in (pickle.REDUCE, pickle.NEWOBJ, pickle.NEWOBJ_EX):
+        dispatch[opcode[0]] = after(count_arguments, opcode)
+    for opcode in (pickle.SETITEMS, pickle.DICT):
+        dispatch[opcode[0]] = after(lambda self: _check_keys(self.stack[::2]), opcode)
+    for opcode in (pickle.ADDITEMS, pickle.FROZENSET):
+        dispatch[opcode[0]] = after(lambda self: _check_keys(self.stack), opcode)
+    dispatch[pickle.SETITEM[0]] = after(lambda self: _check_keys(self.stack[-2:-1]), pickle.SETITEM)
     dispatch[pickle.BUILD[0]] = load_build
     dispatch[pickle.BYTEARRAY8[0]] = load_bytearray8
 
@@ -177,19 +183,22 @@ class _Unpickler(pickle._Unpickler):
     def persistent_load(self, pid):
         if isinstance(pid, tuple) and len(pid) >= 2 and pid[0] == "module":
             return pid[1]  # a class, with its source before torch 1.6
-        if not (isinstance(pid, tuple) and len(pid) >= 3 and pid[0] == "storage"):
+        if not (isinstance(pid, tuple) and len(pid) >= 5 and pid[0] == "storage"):
             raise pickle.UnpicklingError("a reference to what is not a tensor storage")
-        dtype, key = pid[1], pid[2]
-        if dtype not in STORAGES.values() or not isinstance(key, str) or not key.isdecimal():
+        # A type that is not in the table is refused once a weight is of it.
+        storage = Storage(pid[2], getattr(pid[1], "name", pid[1]), pid[4])
+        if [*map(type, storage)] != [str, str, int] or not storage.key.isdecimal():
             raise pickle.UnpicklingError("a tensor storage of unknown kind")
-        if self.storages.setdefault(key, dtype) != dtype or pid[5:] not in ((), (None,)):
+        known = self.storages.setdefault(storage.key, storage)
+        if known != storage or pid[5:] not in ((), (None,)):
             raise pickle.UnpicklingError("a tensor storage that is a part of another")
-        return Storage(key, dtype)
+        return storage
 
 
 def _check_keys(keys: Iterable) -> None:
     for key in keys:
-        if not isinstance(key, (str, int, float, bytes, type, type(None))):
+        known = isinstance(key, (str, int, float, bytes, type, type(None)))
+        if not known or len(ascii(key)) > MAX_NAME:
             raise pickle.UnpicklingError("a dictionary with keys that are not names")
 
 
@@ -222,7 +231,12 @@ class Checkpoint:
         self._file.close()
 
     def _from_zip(self) -> Any:
-        names = [n for n in self._zip.namelist() if n.count("/") == 1 and n.endswith("/data.pkl")]
+        all_names = self._zip.namelist()
+        if len(set(all_names)) < len(all_names):
+            raise ValueError("two records of one name")
+        if all_names and min(info.header_offset for info in self._zip.infolist()):
+            raise ValueError("something before the archive, such as another checkpoint")
+        names = [n for n in all_names if n.count("/") == 1 and n.endswith("/data.pkl")]
         if len(names) != 1:
             raise ValueError("no data.pkl in it")
         if self._zip.getinfo(names[0]).file_size > MAX_PICKLE_BYTES:
@@ -244,11 +258,15 @@ class Checkpoint:
         content, keys = reader.load(), _Unpickler(pickles).load()
         place, end = pickles.tell(), os.fstat(self._file.fileno()).st_size
         for key in keys:
-            self._file.seek(min(place, end))
+            if place > end:
+                break
+            self._file.seek(place)
             size = int.from_bytes(self._file.read(8), "little")
-            size *= _little(reader.storages[key]).itemsize
-            self._places[key] = place + 8, max(0, min(size, end - place - 8))
+            size *= _little(reader.storages[key].dtype).itemsize
+            self._places[key] = place + 8, size
             place += 8 + size
+        if place != end:
+            raise ValueError("cut, or followed by something else")
         return content
 
     def _bytes(self, key: str) -> bytes:
@@ -268,8 +286,12 @@ class Checkpoint:
     def read(self, tensor: Tensor, name: str) -> np.ndarray:
         """The numbers of a tensor, called `name` in errors; bfloat16 as float32."""
         try:
-            numbers = as_numbers(self._bytes(tensor.storage.key), tensor.storage.dtype)
-        except (KeyError, ValueError, EOFError, RuntimeError, OSError, zipfile.BadZipFile) as error:
+            key, dtype, size = tensor.storage
+            data = self._bytes(key)
+            if len(data) != size * _little(dtype).itemsize:
+                raise ValueError(f"it has {len(data)} bytes, not {size} numbers of {dtype}")
+            numbers = as_numbers(data, dtype)
+        except Exception as error:
             raise UserError(
                 f"{self.path}: tensor {name}: damaged record ({error!r:.200}); fetch it again"
             ) from None
@@ -305,20 +327,23 @@ def plain(value: Any, path: str | Path) -> Any:
 
     omegaconf's containers and values, name spaces, data classes and dictionaries of other classes
     come as what they hold, members of an enumeration as their value, classes as their dotted name.
-    Raises `UserError` for settings that are nested too deeply or refer to each other too often.
+    Raises `UserError` for settings that are nested too deeply, too long or refer to each other too
+    often.
     """
     nodes = 0
 
     def convert(value: Any, depth: int) -> Any:
         nonlocal nodes
-        nodes += 1
+        nodes += len(value) if isinstance(value, str) else 1
         if depth > 32 or nodes > MAX_NODES:
-            raise UserError(f"{path}: the checkpoint's settings are nested too deeply")
+            raise UserError(f"{path}: the checkpoint's settings are nested too deeply or too long")
         if isinstance(value, dict):
             return {str(key): convert(item, depth + 1) for key, item in value.items()}
         if isinstance(value, (list, tuple)) and not isinstance(value, (Tensor, Storage)):
             return [convert(item, depth + 1) for item in value]
         if isinstance(value, Inert):
+            if value.name.endswith(".scalar"):  # numpy's, in bytes
+                return None
             state = value.state
             if isinstance(state, tuple) and len(state) == 2 and isinstance(state[1], dict):
                 state = state[1]
@@ -327,10 +352,15 @@ def plain(value: Any, path: str | Path) -> Any:
             for key in ("_content", "_val"):
                 if key in state:
                     return convert(state[key], depth + 1)
-            first = value.args[0] if value.args else None
-            return convert(value.mapping or value.items or first or state or None, depth + 1)
+            # Some versions of Python write a member of an enumeration as getattr(class, name).
+            args = value.args[value.name.endswith(".getattr") :]
+            first = args[0] if args else None
+            found = convert(value.mapping or value.items or state or first or None, depth + 1)
+            return Member(found) if isinstance(found, str) else found
         if isinstance(value, type) and issubclass(value, Inert):
             return value.name
+        if isinstance(value, int) and value.bit_length() > 64:
+            return None  # no setting; longer ones cannot even be shown
         return value if isinstance(value, (bool, int, float, str)) else None
 
     return convert(value, 0)

@@ -52,7 +52,7 @@ def opened(path: str | Path) -> contextlib.AbstractContextManager[Source]:
     with open(path, "rb") as file:
         start = file.read(9)
     # A zip or a pickle; but safetensors may begin like one, with the length of their header.
-    is_torch = start[:2] == b"PK" or (start[:1] == b"\x80" and start[8:] != b"{")
+    is_torch = start.startswith((b"PK", b"\x80")) and start[8:] != b"{"
     return _torch(path) if is_torch else _safetensors(path)
 
 
@@ -95,11 +95,12 @@ def _state_dict(path: str | Path, content: dict) -> tuple[dict, list[str]]:
         return any(isinstance(item, pickle_reader.Tensor) for item in (value or {}).values())
 
     inner = {str(key): pickle_reader.mapping(value) for key, value in content.items()}
+    found = [key for key, value in inner.items() if has_network(value)]
     if has_network(content):
         return content, []
     if isinstance(inner.get("state_dict"), dict):
-        return inner["state_dict"], []
-    found = [key for key, value in inner.items() if has_network(value)]
+        others = [key for key in found if key != "state_dict"]
+        return inner["state_dict"], [f"left out: {listed(others)}"] * bool(others)
     if not found and has_tensors(content):
         return content, []
     found = found or [key for key, value in inner.items() if has_tensors(value)]
@@ -118,23 +119,27 @@ def _said(path: str | Path, content: dict) -> dict[str, Any]:
     if not isinstance(settings, dict):
         return {}
     labels, spectrogram = settings.get("labels"), settings.get("spect_cfg")
-    audio = content.get("audio_conf")
-    if audio is not None and "hyper_parameters" not in content:  # V1, V2
+    package = "audio_conf" in content and "hyper_parameters" not in content  # V1, V2
+    if package:
         spectrogram = settings.get("audio_conf")
-        # Where the window is a name, scipy's function of that name makes it, which is symmetric.
-        # From the last V2 on it is one of an enumeration, and librosa makes it, as in V3.
-        if isinstance(audio, dict) and isinstance(audio.get("window"), str):
-            spectrogram["window"] += SYMMETRIC
+    spectrogram = spectrogram if isinstance(spectrogram, dict) else {}
+    window = spectrogram.get("window")
+    if isinstance(window, str):
+        # In a package, scipy's function of that name makes it, which is symmetric. From the last V2
+        # on it is one of an enumeration, and librosa makes it, as in V3.
+        named = package and not isinstance(window, pickle_reader.Member)
+        spectrogram["window"] = str(window) + SYMMETRIC * named
     model = settings.get("model_cfg", settings)
+    model = model if isinstance(model, dict) else {}
     keys = (*MODEL_SETTINGS, "lookahead_context")
-    model = {key: model[key] for key in keys if key in model} if isinstance(model, dict) else {}
+    model = {key: model[key] for key in keys if model.get(key) is not None}
     if "lookahead_context" in model:  # V3's sign of a network of one direction
         model.setdefault("bidirectional", False)
-    if "rnn_type" in model:  # V3 pickles the class of the layers: torch.nn.modules.rnn.LSTM
-        model["rnn_type"] = str(model["rnn_type"]).rpartition(".")[2].lower()
+    if isinstance(model.get("rnn_type"), str):  # V3 pickles the class: torch.nn.modules.rnn.LSTM
+        model["rnn_type"] = model["rnn_type"].rpartition(".")[2].lower()
     return {
         "labels": list(labels) if isinstance(labels, str) else labels,
-        "spectrogram": spectrogram if isinstance(spectrogram, dict) else {},
+        "spectrogram": spectrogram,
         "model": model,
     }
 

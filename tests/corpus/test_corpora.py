@@ -432,6 +432,10 @@ def test_manifests_of_lhotse_that_are_refused(tmp_path):
 def test_hugging_face_folders(tmp_path):
     found, _, layout = read("hf_audiofolder", hf_audiofolder(tmp_path / "j", "jsonl"))
     assert {u.text for u in found.values()} == {"go, on", "stop"}
+    rows = [{"file_name": "train/data/a b.wav", "text": None},
+            {"file_name": "test/c.flac", "text": ""}]  # fmt: skip
+    write_lines(tmp_path / "j/metadata.jsonl", rows)
+    refuse("hf_audiofolder", tmp_path / "j", r"2 empty_text")
     layout = read("hf_audiofolder", hf_audiofolder(tmp_path / "c"))[2]
     assert layout.official == {"train/data/a b": "train", "test/c": "test"}
     sound(tmp_path / "c/test/more.wav")

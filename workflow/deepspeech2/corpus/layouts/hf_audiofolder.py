@@ -45,14 +45,14 @@ class Layout(layouts.Recordings):
             for number, row in self._rows(table):
                 where = f"{table}: line {number}"
                 name = text_of(row.get(FILE), FILE, where)
-                text = next((row[key] for key in TEXTS if key in row), None)
-                if not name or text is None:
+                key = next((key for key in TEXTS if key in row), "")
+                if not (name and key):
                     raise UserError(f"{where}: needs {FILE} and one of {', '.join(TEXTS)}")
                 path = inside(table.parent, name, where, resolve, self.rules.allow_outside)
                 used.add(path)
-                key = id_of(path, self.source)
-                self.official[key] = part_named(first)
-                yield Utterance(key, str(path), clean(text_of(text, "text", where)))
+                text, utterance = text_of(row[key], key, where), id_of(path, self.source)
+                self.official[utterance] = part_named(first)
+                yield Utterance(utterance, str(path), clean(text))
         self.pass_over_rest(self.source, used)
 
     def _rows(self, table: Path) -> Iterator[tuple[int, dict]]:

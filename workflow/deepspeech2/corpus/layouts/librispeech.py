@@ -39,7 +39,7 @@ class Layout(layouts.Recordings):
         if not self.source.is_dir():
             raise UserError(f"{self.source}: no such folder")
         for folder, files, refused in folders.walk(self.source, self.rules.allow_outside):
-            named, part = set(), part_named(_subset(folder))
+            named, part = set(), part_named(self._subset(folder))
             for name in refused:
                 self.pass_over("link", folder / name)
             for table in (folder / name for name in files if name.endswith(TEXTS)):
@@ -55,12 +55,12 @@ class Layout(layouts.Recordings):
                 sound = folders.kind(name) == "audio"
                 self.pass_over("no_text" if sound else OTHER, folder / name)
 
+    def _subset(self, folder: Path) -> str:
+        """The subset that a folder belongs to by its path, if any."""
+        names = (self.source.resolve().name, *folder.relative_to(self.source).parts)
+        return next(filter(SUBSET.match, reversed(names)), "")
+
     def files(self) -> list[Path]:
         walked = folders.walk(self.source, self.rules.allow_outside)
         found = (folder.path / name for folder in walked for name in folder.files)
         return layouts.regular(path for path in found if path.name.endswith((TEXTS, SOUND)))
-
-
-def _subset(folder: Path) -> str:
-    """The subset that a folder belongs to, by its path, if any."""
-    return next(filter(SUBSET.match, reversed(folder.absolute().parts)), "")

@@ -259,7 +259,7 @@ def test_bad_input_is_named_and_leaves_nothing(tmp_path):
     assert_one_line_error(preprocess(folder, out, manifest=double), "two utterances", "'u0'")
     double.write_text(json.dumps({"root_path": str(folder), "samples": []}))
     assert_one_line_error(preprocess(folder, out, manifest=double), "no utterances")
-    description = {**tiny_description(), "labels": LABELS[::-1]}
+    description = {**tiny_description(), "labels": [LABELS[0], *LABELS[:0:-1]]}
     result = preprocess(folder, out, manifest=good, description=description)
     assert_one_line_error(result, "labels", "model.json")
     assert {p.name for p in out.iterdir()} == {"model.json", "labels.json"}

@@ -297,7 +297,10 @@ class Checkpoint:
             ) from None
         last = tensor.offset + sum((n - 1) * s for n, s in zip(tensor.shape, tensor.strides))
         if last >= len(numbers) or math.prod(tensor.shape) > len(numbers):
-            raise UserError(f"{self.path}: tensor {name}: cut short; fetch the checkpoint again")
+            raise UserError(
+                f"{self.path}: tensor {name} repeats numbers or reaches beyond its storage; save a "
+                "contiguous copy"
+            )
         # The stride of a dimension of one element means nothing, and may be any number.
         steps = [s * numbers.itemsize if n > 1 else 0 for n, s in zip(tensor.shape, tensor.strides)]
         view = np.lib.stride_tricks.as_strided(

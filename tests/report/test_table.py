@@ -10,6 +10,7 @@ from deepspeech2.report import published, table
 from deepspeech2.report.columns import as_text, for_readers, frame, to_markdown
 from deepspeech2.report.rows import mixed, read_record
 from deepspeech2.report.summary import COLUMNS, notes, summarise
+from deepspeech2.report.tsv import for_programs
 from helpers import assert_one_line_error, latencies, rates_content, run_stage, timing_content
 from helpers import write_row as write
 
@@ -330,3 +331,18 @@ def test_what_other_versions_computed_is_told(tmp_path):
     assert mixed(record).endswith("single latency by torch 1, speed by torch 2.13.0; "
                                   "with MKL_CBWR=COMPATIBLE")  # fmt: skip
     assert "Engine e: eager by torch 2.99" in "\n".join(notes(summarise([record], {}), []))
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("=cmd|'/C calc'!A0", "'=cmd|'/C calc'!A0"), ("+1+1", "'+1+1"), ("@SUM(1)", "'@SUM(1)"),
+        ("-2+3", "'-2+3"), (" =1", "' =1"), ("-", "'-"), ("-1.5", "-1.5"), ("+3", "+3"),
+        ("1e-5", "1e-5"), ("-1e+5", "-1e+5"), ("A=B", "A=B"), ("", ""), ("O'CLOCK", "O'CLOCK"),
+    ],
+)  # fmt: skip
+def test_a_spreadsheet_computes_nothing(text, shown):
+    rows = list(
+        csv.reader(io.StringIO(for_programs(pd.DataFrame({"a": [text, "x"]}))), "excel-tab")
+    )
+    assert rows[1] == [shown] or (not text and rows[1] == [""])

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from deepspeech2 import cli, engines
 from deepspeech2.cli import Input, Output, log
-from deepspeech2.engines import Engine, machine
+from deepspeech2.engines import Engine
 from deepspeech2.engines.artefact import require_artefact
+from deepspeech2.engines.outside import outside
 from deepspeech2.engines.run import infer
 from deepspeech2.features.batches import Batches, FeatureSet
 from deepspeech2.model import posteriors as posteriors_file
@@ -47,7 +48,7 @@ def main(
         "engine": engine._asdict(),
         "batch_size": batch_size,
         "threads": threads,
-        "outside": machine.outside(),
+        "outside": outside(),
         "versions": backend.versions(),
         "features_sha256": batches.features.index_sha256,
         "code_sha256": engines.code_sha256("deepspeech2.engines.infer", engine),

@@ -14,15 +14,11 @@ from pathlib import Path
 
 import psutil
 
+from deepspeech2.engines.outside import outside
+
 # What takes part in a result, as far as an engine's environment has it.
 LIBRARIES = "torch numpy scipy librosa soxr soundfile Levenshtein kaldialign snakemake".split()
 GOVERNORS = "/sys/devices/system/cpu"
-# Settings from outside that change the bits of results, or how many threads there are.
-OUTSIDE = (
-    "ATEN_CPU_CAPABILITY MKL_CBWR MKL_DEBUG_CPU_TYPE MKL_ENABLE_INSTRUCTIONS ONEDNN_MAX_CPU_ISA "
-    "DNNL_MAX_CPU_ISA ONEDNN_DEFAULT_FPMATH_MODE NUMBA_CPU_NAME NUMBA_CPU_FEATURES "
-    "OMP_THREAD_LIMIT NVIDIA_TF32_OVERRIDE CUBLAS_WORKSPACE_CONFIG"
-).split()
 QUOTAS = "/sys/fs/cgroup/cpu.max"
 
 
@@ -68,11 +64,6 @@ def environment(threads: int) -> dict:
         "libraries": libraries(),
         "git_revision": git_revision(),
     }
-
-
-def outside() -> dict[str, str]:
-    """Those of OUTSIDE that are set."""
-    return {name: os.environ[name] for name in OUTSIDE if name in os.environ}
 
 
 def lacking(threads: int, quotas: str = QUOTAS) -> str:

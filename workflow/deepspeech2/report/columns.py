@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from deepspeech2.report.tsv import for_programs
+
 # Underscores inside of words are none of Markdown's business.
 MARKDOWN = r"[\\`*~|\[\]]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])"
-# What a spreadsheet computes, which are not numbers.
-FORMULA = re.compile(r"(?![-+]?[0-9]+(\.[0-9]*)?([eE][-+]?[0-9]+)?$)\s*[-=+@]|[\t\r\n]")
 
 
 class Column(NamedTuple):
@@ -92,12 +92,6 @@ def for_readers(columns: Sequence[Column], texts: pd.DataFrame) -> pd.DataFrame:
 def to_tsv(columns: Sequence[Column], rows: pd.DataFrame) -> str:
     """The table for programs."""
     return for_programs(as_text(columns, rows))
-
-
-def for_programs(table: pd.DataFrame) -> str:
-    """A table as TSV. A spreadsheet would compute texts like `=1+1`: they get an apostrophe."""
-    safe = table.map(lambda v: f"'{v}" if isinstance(v, str) and FORMULA.match(v) else v)
-    return safe.to_csv(sep="\t", index=False, lineterminator="\n", float_format="%.6g")
 
 
 def to_markdown(table: pd.DataFrame, notes: Iterable[str] = ()) -> str:

@@ -14,8 +14,8 @@ from deepspeech2 import cli
 from deepspeech2.cli import Input, Output, log
 from deepspeech2.files import replacing
 from deepspeech2.report import listing
-from deepspeech2.report.columns import for_programs
 from deepspeech2.report.rows import Row, where
+from deepspeech2.report.tsv import for_programs
 
 ROW = "dataset model engine batch_size "
 COLUMNS = {

@@ -52,6 +52,7 @@ def run(command: list, folder: Path) -> tuple[float, float]:
 def repeated(manifest: Path, copies: int) -> Path:
     """A manifest that lists every utterance of another so many times, each with its own id."""
     data = json.loads(manifest.read_text())
+    data.pop("seal", None)
     data["samples"] = [
         {**sample, "id": f"{sample['id']}-{copy}"}
         for copy in range(copies)

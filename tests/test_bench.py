@@ -161,7 +161,7 @@ def results(tmp_path_factory):
          "--index", f"{eager}/p.json"),
         ("scoring.decode", "--posteriors", f"{eager}/p.bin",
          "--posteriors-index", f"{eager}/p.json", *found[2:],
-         "--transcripts", f"{eager}/transcripts.jsonl"),
+         "--transcripts", f"{eager}/transcripts.jsonl", "--index", f"{eager}/transcripts.json"),
     ):  # fmt: skip
         result = run_stage(stage, *arguments, cwd=folder)
         assert result.returncode == 0, result.stderr

@@ -230,8 +230,9 @@ def test_int8_keeps_an4s_words(shared, an4_archive, tmp_path):
                  "--index", f"{name}.p.json"),
                 ("scoring.decode", "--posteriors", f"{name}.bin",
                  "--posteriors-index", f"{name}.p.json", "--features-index", "features.json",
-                 "--transcripts", f"{name}.jsonl"),
+                 "--transcripts", f"{name}.jsonl", "--index", f"{name}.t.json"),
                 ("scoring.score", "--transcripts", f"{name}.jsonl",
+                 "--transcripts-index", f"{name}.t.json",
                  "--features-index", "features.json", "--score", f"{name}.score.json",
                  "--alignments", f"{name}.a.jsonl"),
             ):  # fmt: skip

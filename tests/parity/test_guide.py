@@ -76,11 +76,12 @@ def folder(tmp_path_factory):
     run("scoring.dumpout", dumpout=at("dumpout"), **posteriors)
     run(
         "scoring.decode", features_index=at("features.json"), transcripts=at("transcripts.jsonl"),
-        **posteriors,
+        index=at("transcripts.json"), **posteriors,
     )  # fmt: skip
     run(
         "scoring.score", transcripts=at("transcripts.jsonl"), features_index=at("features.json"),
-        score=at("score.json"), alignments=at("alignments.jsonl"),
+        transcripts_index=at("transcripts.json"), score=at("score.json"),
+        alignments=at("alignments.jsonl"),
     )  # fmt: skip
     return folder
 

@@ -301,7 +301,8 @@ def test_a_bad_checkpoint_stops_the_run(project):
     options = configure(project, model={"checkpoint": "own.yaml"})
     line = error_line(fails(project, *options))
     assert "own.yaml: neither a torch checkpoint nor safetensors" in line
-    description = {**tiny_description(), "labels": tiny_description()["labels"][::-1]}
+    blank, *labels = tiny_description()["labels"]
+    description = {**tiny_description(), "labels": [blank, *labels[::-1]]}
     write_safetensors(project / "other.safetensors", description=description)
     options = configure(project, model={"checkpoint": "other.safetensors"})
     assert "labels" in error_line(fails(project, *options))

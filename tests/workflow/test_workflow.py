@@ -451,7 +451,7 @@ def test_the_default_run(project):
         assert configuration["model"]["training_texts"] == texts
         assert configuration["timing"]["min_seconds"] == 1
         assert set(configuration) == {
-            "dataset", "model", "engine", "decoder", "accuracy", "timing"
+            "dataset", "model", "engine", "decoder", "accuracy", "score", "timing"
         }  # fmt: skip
     assert planned(project) == {}
     # The sample is what its description says.

@@ -6,6 +6,7 @@ every run takes the one of its own checkout; and what the workflow starts are pr
 
 import gc
 import importlib
+import multiprocessing
 import os
 import runpy
 import sys
@@ -24,6 +25,7 @@ gc.freeze()  # no fork looks through all that again
 
 def run(words: list[str], folder: str, environment: dict, out: str, err: str) -> None:
     """What `python -m WORDS` does in `folder`; what it prints is in the files `out` and `err`."""
+    multiprocessing.set_start_method(None, force=True)  # a program's own, not that of this fork
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)

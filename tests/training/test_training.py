@@ -589,7 +589,7 @@ def epochs_done(folder):
 
 def test_data_are_known_by_their_content_not_their_place(data, tmp_path):
     first = learn.data_sha256(data / "all.json")
-    moved = read_json(data / "all.json")
+    moved = read_sealed(data / "all.json")
     moved["root_path"] = str(data / moved["root_path"])
     (tmp_path / "moved.json").write_text(json.dumps(moved))
     assert learn.data_sha256(tmp_path / "moved.json") == first

@@ -232,6 +232,60 @@ def test_what_libsndfile_cannot_read(tmp_path, suffix, container, codec):
         audio.read(path)
 
 
+def as_ffmpeg_writes(path, container, codec, tracks=1, **options):
+    """The sound as FFmpeg packs it, or skip the test."""
+    av = pytest.importorskip("av", reason="needs the optional decoders of envs/formats.txt")
+    with av.open(str(path), "w", format=container, options=options) as file:
+        streams = [file.add_stream(codec, rate=48000, layout="mono") for _ in range(tracks)]
+        for stream in streams:
+            wave = tone(2.0, rate=48000)[None]
+            frame = av.AudioFrame.from_ndarray(wave, format="fltp", layout="mono")
+            frame.rate = 48000
+            size = stream.codec_context.frame_size
+            resampler = av.AudioResampler(stream.format, "mono", 48000, size)
+            for part in [*resampler.resample(frame), *resampler.resample(None)]:
+                file.mux(stream.encode(part))
+            file.mux(stream.encode(None))
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("options", [{}, {"live": "1"}])
+@pytest.mark.parametrize(("suffix", "container"), [(".webm", "webm"), (".mka", "matroska")])
+def test_a_cut_webm_is_refused(tmp_path, suffix, container, options):
+    path = tmp_path / f"a{suffix}"
+    content = as_ffmpeg_writes(path, container, "libopus", **options)
+    assert len(audio.read(path).samples) == 2 * RATE
+    for share in (0.4, 0.7, 0.97):
+        path.write_bytes(content[: int(share * len(content))])
+        with pytest.raises(UserError, match="cut short"):
+            audio.read(path)
+
+
+@pytest.mark.parametrize("name", ["a.mp3", "a.wav", "a", "a.M4A"])
+@pytest.mark.parametrize(("container", "codec"), [("ipod", "aac"), ("adts", "aac")])
+def test_a_container_is_known_by_how_it_begins(tmp_path, name, container, codec):
+    as_ffmpeg_writes(tmp_path / name, container, codec)
+    assert abs(len(audio.read(tmp_path / name).samples) - 2 * RATE) < ENCODER_DELAY
+
+
+def test_several_tracks_of_sound_are_refused(tmp_path):
+    as_ffmpeg_writes(tmp_path / "a.mp4", "mp4", "aac", tracks=2)
+    with pytest.raises(UserError, match=r"a.mp4: holds 2 tracks of sound"):
+        audio.read(tmp_path / "a.mp4")
+
+
+def test_a_caf_without_a_length_is_read_and_a_cut_one_refused(tmp_path):
+    pytest.importorskip("av", reason="needs the optional decoders of envs/formats.txt")
+    content, path = encoded("CAF", "PCM_16"), tmp_path / "a.caf"
+    path.write_bytes(content[:-2000])
+    with pytest.raises(UserError, match="cut short"):
+        audio.read(path)
+    place = content.index(b"data") + 4
+    content[place : place + 8] = b"\xff" * 8
+    path.write_bytes(content)
+    assert len(audio.read(path).samples) == RATE
+
+
 def test_a_file_cannot_make_ffmpeg_open_another(tmp_path):
     """A playlist under the name of a recording is no recording."""
     pytest.importorskip("av", reason="needs the optional decoders of envs/formats.txt")
@@ -249,6 +303,115 @@ def test_the_missing_decoder_is_named(tmp_path, monkeypatch):
     (tmp_path / "a.m4a").write_bytes(b"\0\0\0\x18ftypM4A ")
     with pytest.raises(UserError, match="pip install -r envs/formats.txt"):
         audio.read(tmp_path / "a.m4a")
+
+
+def chunk(name, content, order="<"):
+    return name + struct.pack(f"{order}I", len(content)) + content
+
+
+NOTE = chunk(b"LIST", b"INFO" + chunk(b"ICMT", bytes(range(1, 251)) * 8))
+PICTURE = np.random.default_rng(0).bytes(100_000)
+APE = struct.pack("<IIII", 2000, len(PICTURE) + 32, 1, 0) + bytes(8)
+APE = b"APETAGEX" + APE + PICTURE + b"APETAGEX" + APE
+
+
+def short(name, order, size):
+    """A file whose header tells only a part of its sound, as one that crashed leaves it."""
+
+    def change(content):
+        place = content.index(name) + len(name)
+        content[place : place + size] = struct.pack(f"{order}{'IQ'[size == 8]}", 16000)
+        return content
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("form", "change"),
+    [
+        ("WAV", short(b"data", "<", 4)), ("WAVEX", short(b"data", "<", 4)),
+        ("AIFF", short(b"SSND", ">", 4)), ("AU", short(b".snd\0\0\0\x18", ">", 4)),
+        ("RF64", short(b"ds64\x1c\0\0\0" + struct.pack("<Q", 32096), "<", 8)),
+    ],
+)  # fmt: skip
+def test_sound_behind_what_the_header_says_is_not_lost(tmp_path, form, change):
+    path = tmp_path / "a"
+    path.write_bytes(change(encoded(form, "PCM_16")))
+    for look in (audio.read, audio.length):
+        with pytest.raises(UserError, match="bytes or more behind"):
+            look(path)
+
+
+@pytest.mark.parametrize("behind", [bytes(3), b"TAG" + bytes(125), NOTE, bytes(5000)])
+def test_what_else_is_behind_the_sound_of_a_wav_does_not_matter(tmp_path, behind):
+    (tmp_path / "a").write_bytes(encoded("WAV", "PCM_16") + behind)
+    assert len(audio.read(tmp_path / "a").samples) == audio.length(tmp_path / "a")[0] == RATE
+
+
+def test_a_note_behind_no_sound_is_no_sound(tmp_path):
+    """As programs leave it that were stopped before the first sample."""
+    content = sizes(36 + len(NOTE), 0)(encoded("WAV", "PCM_16"))[:44] + NOTE
+    (tmp_path / "a").write_bytes(content)
+    for look in (audio.read, audio.length):
+        with pytest.raises(UserError, match="no audio samples"):
+            look(tmp_path / "a")
+
+
+@pytest.mark.parametrize("codec", ["VORBIS", "OPUS"])
+def test_ogg_files_of_which_a_part_would_be_read(tmp_path, codec):
+    buffer = io.BytesIO()
+    soundfile.write(buffer, tone(12.0), RATE, format="OGG", subtype=codec)
+    content, path = buffer.getvalue(), tmp_path / "a.ogg"
+    pages = [found.start() for found in re.finditer(b"OggS", content)]
+    assert len(pages) > 5
+    for bad, words in (
+        (content * 2, "several Ogg recordings"),
+        (content + bytes(encoded("OGG", codec)), "several Ogg recordings"),
+        (content[: pages[-1]], "its last page is missing"),
+        (content[: pages[4]], "its last page is missing"),
+        (content[: pages[4]] + content[pages[5] :], "cut short"),
+        (content[: pages[-1] + 20], "its last page lacks bytes"),
+    ):
+        path.write_bytes(bad)
+        with pytest.raises(UserError, match=words):
+            audio.read(path)
+    path.write_bytes(content + b"TAG" + bytes(125))
+    assert len(audio.read(path).samples) == 12 * RATE
+
+
+@pytest.mark.parametrize("change", [STATES["whole"], without_table])
+@pytest.mark.parametrize(
+    "tagged",
+    [
+        lambda x: x + APE, lambda x: x + APE + b"TAG" + bytes(125), lambda x: x + PICTURE,
+        lambda x: b"ID3\4\0\x10\0\6\x0d\x20" + PICTURE + b"3DI\4\0\x10\0\6\x0d\x20" + x,
+        lambda x: bytes(3000) + x + bytes(3000),
+    ],
+)  # fmt: skip
+def test_a_picture_in_a_tag_is_no_sound(tmp_path, change, tagged):
+    content, path = bytes(change(encoded("MP3", "MPEG_LAYER_III"))), tmp_path / "a.mp3"
+    path.write_bytes(content)
+    expected = audio.read(path).samples
+    assert mpeg.frames(tagged(content)).slices[1:] and not mpeg.frames(tagged(content)).cut
+    path.write_bytes(tagged(content))
+    np.testing.assert_array_equal(audio.read(path).samples, expected)
+
+
+@pytest.mark.parametrize("change", [STATES["whole"], without_table])
+def test_a_damaged_mp3_is_refused(tmp_path, change):
+    content, path = bytes(change(encoded("MP3", "MPEG_LAYER_III"))), tmp_path / "a.mp3"
+    start, _ = mpeg.frames(content).slices[9]
+    for bad in (content[:start] + PICTURE[:500] + content[start:],
+                content[:start] + b"?" * 50 + content[start + 50 :]):  # fmt: skip
+        path.write_bytes(bad)
+        with pytest.raises(UserError, match=f"damaged .no MP3 frame at byte {start}"):
+            audio.read(path)
+
+
+def test_samples_of_another_scale_are_refused(tmp_path):
+    soundfile.write(tmp_path / "a.wav", 32767 * SOUND, RATE, subtype="FLOAT")
+    with pytest.raises(UserError, match="full scale is 1; divide"):
+        audio.read(tmp_path / "a.wav")
 
 
 SEGMENTS = [(0.5, 0.9, None), (0.0, 0.25, None), (0.1, 0.6, 1), (0.95, None, 0), (0.2, 1.03, None)]
@@ -279,8 +442,10 @@ def test_segments_are_the_samples_at_their_times(tmp_path, monkeypatch, form, co
 )  # fmt: skip
 def test_segments_that_are_not_there(tmp_path, segment, words):
     soundfile.write(tmp_path / "a.wav", tone(1.0, channels=2), RATE)
-    with pytest.raises(UserError, match=f"a.wav.*{words}"):
-        list(audio.read_segments(tmp_path / "a.wav", [(0.0, 0.5, None), segment]))
+    good = (0.0, 0.5, None)
+    first, bad, last = audio.read_segments(tmp_path / "a.wav", [good, segment, good])
+    assert re.search(f"a.wav.*{words}", str(bad)) and isinstance(bad, UserError)
+    assert len(first.samples) == len(last.samples) == RATE // 2
 
 
 @pytest.mark.parametrize(

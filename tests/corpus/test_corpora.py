@@ -411,6 +411,33 @@ def test_lhotse_that_is_refused(tmp_path, monkeypatch, change, words):
     assert not list(tmp_path.rglob("RAN"))
 
 
+@pytest.mark.parametrize("silent", [(0, 2), (1, 3, 4), (5,), (0, 1, 2, 3, 4)])
+def test_a_silent_segment_costs_no_other(tmp_path, silent):
+    wave = np.concatenate([tone(1.0, n) * (n not in silent) for n in range(6)])
+    soundfile.write(tmp_path / "a.wav", wave, 16000)
+    rows = [{"audio_filepath": "a.wav", "offset": n, "duration": 1, "text": str(n)}
+            for n in (3, 1, 0, 5, 4, 2)]  # fmt: skip
+    source = write_lines(tmp_path / "m.json", rows)
+    refuse("nemo", source, rf"at {silent[0]} s: holds only digital silence.*skip: \[unreadable\]")
+    found, sounds, layout = read("nemo", source, skip=["unreadable"])
+    assert {int(u.text) for u in found.values()} == set(range(6)) - set(silent)
+    assert len(layout.passed_over["unreadable"]) == len(silent)
+    whole, _ = soundfile.read(tmp_path / "a.wav", dtype="int16")
+    for key, part in sounds.items():
+        start = 16 * int(key.partition("_")[2])
+        np.testing.assert_array_equal(part.samples, whole[start : start + 16000])
+
+
+def test_a_cut_recording_counts_for_each_of_its_segments(tmp_path):
+    sound(tmp_path / "a.wav", 8.0)
+    sound(tmp_path / "b.wav", 1.0)
+    rows = [{"audio_filepath": "a.wav", "offset": n, "duration": 1, "text": "go"} for n in range(8)]
+    source = write_lines(tmp_path / "m.json", [*rows, {"audio_filepath": "b.wav", "text": "on"}])
+    (tmp_path / "a.wav").write_bytes(b"no sound")
+    found, _, layout = read("nemo", source, skip=["unreadable"])
+    assert list(found) == ["b"] and len(layout.passed_over["unreadable"]) == 8
+
+
 def test_manifests_of_lhotse_that_are_refused(tmp_path):
     table = lhotse(tmp_path / "l")
     (tmp_path / "l/x_recordings_dev.jsonl.gz").rename(tmp_path / "l/other.jsonl.gz")

@@ -23,7 +23,7 @@ import numpy as np
 import soundfile
 
 from deepspeech2.cli import UserError
-from deepspeech2.corpus import mpeg
+from deepspeech2.corpus import containers, mpeg
 from deepspeech2.files import require_file
 
 SAMPLE_RATE = 16000  # Hz
@@ -35,10 +35,17 @@ FFMPEG = {
     **dict.fromkeys((".webm", ".mka", ".mkv"), "matroska"),
     ".aac": "aac",
     ".amr": "amr",
+    ".caf": "caf",  # what libsndfile does not read of it
     ".wma": "asf",
 }
+# How these begin, whatever their names.
+MARKS = {
+    rb".{4}ftyp": "mov", rb"\x1aE\xdf\xa3": "matroska", rb"\xff[\xf1\xf9]": "aac",
+    rb"#!AMR": "amr", rb"0&\xb2u\x8e\x66": "asf",
+}  # fmt: skip
 SUFFIXES = (
     *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au", ".sph", ".w64"),
+    *(".wave", ".rf64", ".aifc", ".snd", ".nist"),
     *FFMPEG,
 )
 INSTALL = "pip install -r envs/formats.txt"
@@ -47,15 +54,13 @@ MAX_TIME = 1e7  # seconds in a recording
 MAX_VALUES = 1 << 29  # samples of all channels; 2 GiB as float32
 BLOCK = 1 << 16  # samples of each channel
 RATES = (1_000, 768_000)  # Hz
-CHUNKS = "RIFF|RIFX|RF64|riff|data|FORM|SSND|Data Size|Riff size"
-CHUNK_LENGTH = rf"^\s*(?:{CHUNKS})\s*:\s*(\d+) \(should be (\d+)\)"
 PLAIN = ("WAV", "PCM_16", SAMPLE_RATE, 1)  # of whose samples `read` changes nothing
-UNKNOWN_LENGTH = 0x7FFFF000  # from here on, a length was written by a program that streams
 UNKNOWN_FRAMES = 1 << 60
-OGG_PAGE = 65307  # bytes, at most
+CHUNK = rb"[A-Za-z][ -~]{3}"  # the name of one
 LATE = 0.05  # seconds that a segment may end behind its recording
 CLIPPED = 1e-3  # share of the samples
 QUIET = 0.01  # -40 dB of full scale
+LOUD = 100  # times full scale: samples of another scale
 UNEQUAL = 0.01  # of the peak
 
 
@@ -94,25 +99,25 @@ def read(path: str | Path) -> Audio:
 
 def read_segments(
     path: str | Path, segments: Sequence[tuple[float, float | None, int | None]]
-) -> Iterator[Audio]:
+) -> Iterator[Audio | UserError]:
     """The segments (start, end, channel) of a recording, in their order, decoded once.
 
     Times are in seconds; an end of None is the recording's, a channel of None the mean of all. A
     segment is cut at the recording's own rate, then converted. Segments that come in the order of
-    time are never all in memory.
+    time are never all in memory. One that cannot be used is an error in its place; what is wrong
+    with the recording is raised.
     """
     if list(segments) == [(0.0, None, None)]:
         yield read(path)
         return
-    waiting = sorted(range(len(segments)), key=lambda number: segments[number][0])
     parts: dict[int, list[np.ndarray]] = {}
-    done: dict[int, Audio] = {}
+    done: dict[int, Audio | UserError] = {}
     following, place = 0, 0
     with _decoding(path) as stream:
 
         def bounds(number: int) -> tuple[int, int | None]:
             start, end, channel = segments[number]
-            where = f"{path}: from {start:g} to {'its end' if end is None else f'{end:g}'} s"
+            where = f"{path}: from {start:.10g} to {'its end' if end is None else f'{end:.10g}'} s"
             if not 0 <= start < MAX_TIME or not (end is None or start < end < MAX_TIME):
                 raise UserError(f"{where}: not a time in the recording; correct the segment")
             if channel is not None and not 0 <= channel < stream.channels:
@@ -125,9 +130,18 @@ def read_segments(
             samples = np.concatenate(parts.pop(number))
             channel, start = segments[number][2], segments[number][0]
             samples = samples if channel is None else samples[:, channel : channel + 1]
-            done[number] = _finish(samples, stream.rate, f"{path}: at {start:g} s")
+            try:
+                done[number] = _finish(samples, stream.rate, f"{path}: at {start:.10g} s")
+            except UserError as error:
+                done[number] = error
 
-        limits = {number: bounds(number) for number in waiting}
+        limits: dict[int, tuple[int, int | None]] = {}
+        for number in range(len(segments)):
+            try:
+                limits[number] = bounds(number)
+            except UserError as error:
+                done[number] = error
+        waiting = sorted(limits, key=lambda number: limits[number][0])
         for block in stream.blocks:
             while waiting and limits[waiting[0]][0] < place + len(block):
                 parts[waiting.pop(0)] = []
@@ -143,15 +157,13 @@ def read_segments(
                 yield done.pop(following)
                 following += 1
         for number in list(parts):
-            if (limits[number][1] or 0) > place + LATE * stream.rate:
-                waiting.append(number)
-            else:
+            if (limits[number][1] or 0) <= place + LATE * stream.rate:
                 close(number)
-    if waiting:
-        start, end, _ = segments[min(waiting)]
-        raise UserError(
-            f"{path}: a segment from {start:g} to {'its end' if end is None else f'{end:g}'} s, "
-            f"but the recording ends at {place / stream.rate:.3f} s; correct the segment"
+    for number in limits.keys() - done.keys():
+        start, end, _ = segments[number]
+        done[number] = UserError(
+            f"{path}: a segment from {start:.10g} to {'its end' if end is None else f'{end:.10g}'} "
+            f"s, but the recording ends at {place / stream.rate:.3f} s; correct the segment"
         )
     while following in done:
         yield done.pop(following)
@@ -166,7 +178,8 @@ def length(path: str | Path) -> tuple[int, list[str]]:
     with contextlib.suppress(RuntimeError), soundfile.SoundFile(str(path)) as file:
         plain = (file.format, file.subtype, file.samplerate, file.channels) == PLAIN
         usual = MIN_SAMPLES <= file.frames <= MAX_SECONDS * SAMPLE_RATE
-        if plain and usual and not _is_cut(file.extra_info):
+        if plain and usual:
+            containers.require_right_length(str(path), file)
             return file.frames, []
     samples, notes = read(path)
     return len(samples), notes
@@ -224,6 +237,11 @@ def _finish(samples: np.ndarray, rate: int, where: str | Path) -> Audio:
     level = np.abs(to_float(samples))
     if (level >= 32767 / 32768).mean() > CLIPPED:
         notes.append("clipped")
+    if level.max() > LOUD:
+        raise UserError(
+            f"{where}: samples of up to {level.max():.0f}, where full scale is 1; divide them (by "
+            "32768 if they were 16-bit numbers)"
+        )
     if level.max() < QUIET:
         notes.append("very quiet: its peak is below -40 dB of full scale")
     return Audio(samples, notes)
@@ -248,6 +266,13 @@ def _decoding(path: str | Path) -> Iterator[_Stream]:
 
 
 def _open(path: str, stack: contextlib.ExitStack) -> _Stream:
+    if os.path.exists(path):  # `_decoding` names what is missing
+        require_file(path)
+    with open(path, "rb") as opened:
+        start = opened.read(16)
+    form = next((form for mark, form in MARKS.items() if re.match(mark, start, re.S)), None)
+    if form:
+        return _ffmpeg(path, form, stack)
     try:
         source = _riff(path)
         file = stack.enter_context(_Forward(path if source is None else io.BytesIO(source)))
@@ -259,9 +284,9 @@ def _open(path: str, stack: contextlib.ExitStack) -> _Stream:
     if "MPEG" in file.subtype:
         return _mp3(path, file, source, stack)
     if file.format == "OGG":
-        _require_last_page(path)
+        containers.require_pages(path)
     dtype = "int16" if file.subtype in ("PCM_16", "PCM_S8", "PCM_U8") else "float32"
-    promised = max(file.frames, _nist_frames(path) if file.format == "NIST" else 0)
+    promised = max(file.frames, containers.nist_frames(path) if file.format == "NIST" else 0)
     return _Stream(file.samplerate, file.channels, _blocks(path, file, dtype, promised))
 
 
@@ -275,12 +300,9 @@ def _blocks(path: str, file: soundfile.SoundFile, dtype: str, promised: int) -> 
             yield block
         if len(block) < BLOCK:
             break
-    if _is_cut(file.extra_info) or count < promised < UNKNOWN_FRAMES:
-        raise _cut(path)
-
-
-def _cut(path: str) -> UserError:
-    return UserError(f"{path}: cut short (the header promises more audio); replace the file")
+    containers.require_right_length(path, file)
+    if count < promised < UNKNOWN_FRAMES:
+        raise containers.cut(path)
 
 
 def _riff(path: str) -> bytes | None:
@@ -288,8 +310,6 @@ def _riff(path: str) -> bytes | None:
 
     None where it can read the file itself.
     """
-    if os.path.exists(path):  # `_decoding` names what is missing
-        require_file(path)
     with open(path, "rb") as file:
         if file.read(4) != b"RIFF" or file.read(8)[4:] != b"WAVE":
             return None
@@ -309,6 +329,9 @@ def _riff(path: str) -> bytes | None:
                 return file.read(min(size, left) if size else left)
             if size or not left or left > 4 * MAX_VALUES:
                 return None
+            follows = file.read(8)
+            if re.match(CHUNK, follows) and int.from_bytes(follows[4:], "little") <= left - 8:
+                return None  # there is no sound: another chunk follows
             # The program that wrote it never came back to its header.
             file.seek(0)
             head = file.read(start - 4)
@@ -332,9 +355,11 @@ def _mp3(path: str, file: Any, data: bytes | None, stack: contextlib.ExitStack) 
         data = stack.enter_context(mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ))
     found = mpeg.frames(data)
     if found is None:
-        raise UserError(f"{path}: not readable as audio (no MP3 frames); replace the file")
+        raise UserError(f"{path}: MPEG audio, but not of layer III (MP3); convert the file")
+    if found.lost:
+        raise UserError(f"{path}: damaged (no MP3 frame at byte {found.lost}); replace the file")
     if found.cut or (found.declared or 0) > len(found.slices):
-        raise _cut(path)
+        raise containers.cut(path)
     if found.declared == len(found.slices):
         return _Stream(file.samplerate, file.channels, _blocks(path, file, "float32", file.frames))
     reading, writing = os.pipe()
@@ -365,13 +390,22 @@ def _ffmpeg(path: str, form: str, stack: contextlib.ExitStack) -> _Stream:
     try:
         opened = stack.enter_context(Path(path).open("rb"))  # noqa: SIM115
         container = stack.enter_context(av.open(opened, format=form))
-        stream = next(iter(container.streams.audio))
-    except StopIteration:
-        raise UserError(f"{path}: holds no sound; remove the utterance") from None
+        streams = container.streams.audio
     except (av.FFmpegError, ValueError) as error:
         raise UserError(f"{path}: not readable as audio ({error}); replace the file") from None
+    if len(streams) != 1:
+        what = f"{len(streams)} tracks of sound; extract one" if streams else "no sound; remove it"
+        raise UserError(f"{path}: holds {what}")
+    stream = streams[0]
+    if not stream.codec_context:
+        raise UserError(f"{path}: not readable as audio (unknown codec); replace the file")
     rate, channels = stream.rate, stream.channels
     seconds = float(stream.duration * stream.time_base) if stream.duration else 0.0
+    if form == "matroska" and len(container.streams) == 1:
+        seconds = (container.duration or 0) / 1e6
+    logged = stack.enter_context(_errors(av))
+    if form == "caf":
+        containers.require_chunks(path)
 
     def blocks() -> Iterator[np.ndarray]:
         flat = av.AudioResampler(format="flt", layout=stream.layout, rate=rate)
@@ -384,33 +418,20 @@ def _ffmpeg(path: str, form: str, stack: contextlib.ExitStack) -> _Stream:
                     yield block
         except (av.FFmpegError, ValueError) as error:
             raise UserError(f"{path}: not readable as audio ({error}); replace the file") from None
-        if count < (seconds - 0.2) * rate:
-            raise _cut(path)
+        if count < (seconds - 0.2) * rate or any("prematurely" in text for _, _, text in logged):
+            raise containers.cut(path)
 
     return _Stream(rate, channels, blocks())
 
 
-def _nist_frames(path: str) -> int:
-    """How many samples of each channel a NIST Sphere file's header promises."""
-    with open(path, "rb") as file:
-        found = re.search(rb"^sample_count -i (\d{1,18})\s*$", file.read(1024), re.M)
-    return int(found.group(1)) if found else 0
-
-
-def _require_last_page(path: str) -> None:
-    """Refuse an Ogg file whose last page lacks bytes."""
-    with open(path, "rb") as file:
-        file.seek(max(0, os.path.getsize(path) - OGG_PAGE))
-        tail = file.read()
-    page = tail[tail.rfind(b"OggS") :]
-    count = page[26] if len(page) > 26 else 255
-    if len(page) < 27 + count + sum(page[27 : 27 + count]):
-        raise _cut(path)
-
-
-def _is_cut(extra_info: str) -> bool:
-    """Whether libsndfile had to correct a chunk length downwards: `data : 9 (should be 5)`."""
-    for declared, actual in re.findall(CHUNK_LENGTH, extra_info, re.M):
-        if int(actual) < int(declared) < UNKNOWN_LENGTH:
-            return True
-    return False
+@contextlib.contextmanager
+def _errors(av) -> Iterator[list]:
+    """What FFmpeg only logs: a file without a length that ends early, for one."""
+    before = av.logging.get_level()
+    av.logging.set_level(av.logging.ERROR)
+    av.logging.set_skip_repeated(False)
+    try:
+        with av.logging.Capture() as logged:
+            yield logged
+    finally:
+        av.logging.set_level(before)

@@ -7,36 +7,47 @@ counts the first only. Source: ISO/IEC 11172-3 and 13818-3 (frame header).
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 KBIT_1 = (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)  # MPEG 1, layer III
 KBIT_2 = (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)  # MPEG 2 and 2.5
 RATES = (44100, 48000, 32000)  # Hz, of MPEG 1
 TABLES = (b"Xing", b"Info", b"VBRI")
+MARK = re.compile(rb"\xff|ID3|TAG|APETAGEX")
 TABLE_WITHIN = 44  # bytes of a frame in which a table's name begins
 
 
 class Frames(NamedTuple):
     """The frames with sound as slices of the data, and what is known of them.
 
-    `declared` is how many the table tells, None without one; `cut` says that the last lacks bytes.
+    `declared` is how many the table tells, None without one; `cut` says that the last lacks bytes,
+    `lost` is where between frames something else than a tag is, 0 if nowhere.
     """
 
     slices: list[tuple[int, int]]
     samples: int  # of each channel in a frame
     declared: int | None
     cut: bool
+    lost: int
 
 
 def frames(data) -> Frames | None:
-    """All frames of layer III in bytes-like `data`; None where there are none."""
+    """All frames of layer III in bytes-like `data`; None where there are none.
+
+    What merely looks like a frame, in a picture of a tag or other bytes, has no other behind it.
+    """
     slices: list[tuple[int, int]] = []
-    declared, cut, samples, place = None, False, 0, _after_id3(data, 0)
+    declared, cut, samples, place = None, False, 0, _after_tags(data, 0)
+    lost, sure, stray = 0, False, 0
     while place + 4 <= len(data):
         header = _header(data[place : place + 4])
-        if header is None:
-            place = _next(data, place)
+        if header is None or not (sure or _follows(data, place + header[0])):
+            stray = stray or place
+            sure, place = False, _after_tags(data, _next(data, place))
             continue
+        if slices and stray and bytes(data[stray:place]).strip(b"\0"):
+            lost = lost or stray
         length, samples = header
         if place + length > len(data):
             cut = True
@@ -47,19 +58,32 @@ def frames(data) -> Frames | None:
             slices.append((place, place + length))
         elif declared is None and not slices:
             declared = _declared(data[place + table : place + table + 18])
-        place += length
-    return Frames(slices, samples, declared, cut) if slices or cut else None
+        behind = _after_tags(data, place + length)
+        sure, stray, place = behind == place + length, 0, behind
+    return Frames(slices, samples, declared, cut, lost) if slices or cut else None
 
 
-def _after_id3(data, place: int) -> int:
-    """The place behind an ID3v2 tag, if there is one."""
-    tag = bytes(data[place : place + 10])
-    if len(tag) < 10 or tag[:3] != b"ID3":
-        return place
-    size = 0
-    for byte in tag[6:]:
-        size = size << 7 | byte & 0x7F
-    return place + 10 + size
+def _follows(data, place: int) -> bool:
+    """Whether a frame, a tag or the end of the data is at `place`."""
+    four = bytes(data[place : place + 4])
+    return place == len(data) or four[:3] in (b"TAG", b"ID3", b"APE") or _header(four) is not None
+
+
+def _after_tags(data, place: int) -> int:
+    """The place behind the tags (ID3v2, ID3v1, APE) that begin at `place`, if any do."""
+    while True:
+        tag = bytes(data[place : place + 32])
+        if tag[:3] == b"ID3" and len(tag) == 32:
+            size = 0
+            for byte in tag[6:10]:
+                size = size << 7 | byte & 0x7F
+            place += 10 + size + 10 * (tag[5] >> 4 & 1)
+        elif tag[:8] == b"APETAGEX" and len(tag) == 32:
+            place += 32 + int.from_bytes(tag[12:16], "little")
+        elif tag[:3] == b"TAG":
+            place += 128
+        else:
+            return place
 
 
 def _header(four: bytes) -> tuple[int, int] | None:
@@ -76,10 +100,8 @@ def _header(four: bytes) -> tuple[int, int] | None:
 
 def _next(data, place: int) -> int:
     """Where another frame or tag may begin behind `place`."""
-    if bytes(data[place : place + 3]) == b"ID3":
-        return _after_id3(data, place)
-    found = data.find(b"\xff", place + 1)
-    return len(data) if found < 0 else found
+    found = MARK.search(data, place + 1)
+    return found.start() if found else len(data)
 
 
 def _declared(table: bytes) -> int | None:

@@ -149,7 +149,7 @@ class Recordings(Layout):
         self.require_allowed()
         kept = []
         for utterances in by_recording.values():
-            for utterance, sound in self._decoded(utterances):
+            for utterance, sound in self._decoded(sorted(utterances, key=lambda u: u.start)):
                 keep(utterance.id, sound)
                 kept.append(utterance)
         if not kept:
@@ -185,21 +185,21 @@ class Recordings(Layout):
 
     def _decoded(self, waiting: list[Utterance]) -> Iterator[tuple[Utterance, audio.Audio]]:
         """The utterances of one recording with their sound, without those that cannot be used."""
-        failure, done = "", 0
-        while waiting:
+        done = 0
+        try:
             sounds = audio.read_segments(waiting[0].audio, [u[-3:] for u in waiting])
-            try:
-                for done, sound in enumerate(sounds, 1):
+            for done, sound in enumerate(sounds, 1):
+                if isinstance(sound, UserError):
+                    self.pass_over("unreadable", sound)
+                else:
                     yield waiting[done - 1], sound
-                return
-            except UserError as error:
-                if "unreadable" not in self.rules.skip:
-                    raise UserError(f"{error}, or leave it out with skip: [unreadable]") from None
-                # The same failure twice is one of the whole recording: no other segment is tried.
-                lost = len(waiting) - done if str(error) == failure else 1
-                for _ in range(lost):
-                    self.pass_over("unreadable", error)
-                failure, waiting, done = str(error), waiting[done + lost :], 0
+        except UserError as error:
+            for _ in waiting[done:] or waiting[-1:]:
+                self.pass_over("unreadable", error)
+        if "unreadable" in self.passed_over and "unreadable" not in self.rules.skip:
+            raise UserError(
+                f"{self.passed_over['unreadable'][0]}, or leave it out with skip: [unreadable]"
+            )
 
     def files(self) -> list[Path]:
         named = (Path(utterance.audio) for utterance in self.utterances())

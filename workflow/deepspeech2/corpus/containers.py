@@ -1,0 +1,91 @@
+"""What the containers of sound say of their length, and the refusal of those that lack some.
+
+A length is a hint, and proof of a cut file only where it is plausible (`UNKNOWN_LENGTH`).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+
+import soundfile
+
+from deepspeech2.cli import UserError
+
+CHUNKS = "RIFF|RIFX|RF64|riff|data|FORM|SSND|Data Size|Riff size"
+CHUNK_LENGTH = rf"^\s*(?:{CHUNKS})\s*:\s*(\d+) \(should be (\d+)\)"
+UNKNOWN_LENGTH = 0x7FFFF000  # from here on, a length was written by a program that streams
+# Where libsndfile's parser stopped, or an AU's sound ends.
+STOPPED = r"(?:Unknown chunk marker|Have 0 marker).* at position (\w+)"
+AU_END = r"\.snd\s+Data Offset : (\d+)\s+Data Size   : (\d+)$"
+STRAY, LOOKED_AT = (
+    1024,
+    1 << 20,
+)  # bytes behind the sound: those that do not matter, those that are read
+OGG_FIRST, OGG_LAST = 2, 4  # flags of a page
+
+
+def cut(path: str, why: str = "the header promises more audio") -> UserError:
+    """The refusal of a file that ends too early."""
+    return UserError(f"{path}: cut short ({why}); replace the file")
+
+
+def nist_frames(path: str) -> int:
+    """How many samples of each channel a NIST Sphere file's header promises."""
+    with open(path, "rb") as file:
+        found = re.search(rb"^sample_count -i (\d{1,18})\s*$", file.read(1024), re.M)
+    return int(found.group(1)) if found else 0
+
+
+def require_chunks(path: str) -> None:
+    """Refuse a CAF file that ends within a chunk; one of the length -1 goes on to the end."""
+    left, size = os.path.getsize(path) - 8, 0
+    with open(path, "rb") as file:
+        file.seek(8)
+        while size >= 0 and len(head := file.read(12)) == 12:
+            size = int.from_bytes(head[4:], "big", signed=True)
+            left -= 12 + size
+            file.seek(max(size, 0), os.SEEK_CUR)
+    if size >= 0 and left < 0:
+        raise cut(path)
+
+
+def require_pages(path: str) -> None:
+    """Refuse an Ogg file whose last page is missing, and one that holds several in a row.
+
+    libsndfile reads only the first of these.
+    """
+    flags, begun = 0, False
+    with open(path, "rb") as file:
+        while (head := file.read(27))[:4] == b"OggS":
+            sizes = file.read(head[26]) if len(head) == 27 else b""
+            if len(file.read(sum(sizes))) < sum(sizes) or len(head) < 27 or len(sizes) < head[26]:
+                raise cut(path, "its last page lacks bytes")
+            flags, begun = head[5], begun or not head[5] & OGG_FIRST
+            if begun and flags & OGG_FIRST:
+                raise UserError(f"{path}: several Ogg recordings in one file; part or convert it")
+    if not flags & OGG_LAST:
+        raise cut(path, "its last page is missing")
+
+
+def require_right_length(path: str, sound: soundfile.SoundFile) -> None:
+    """Refuse a file whose header promises more sound than there is, or leaves some out.
+
+    libsndfile tells that it corrected a chunk's length downwards (`data : 9 (should be 5)`), and
+    where something begins behind the sound that is no chunk.
+    """
+    told = sound.extra_info
+    for declared, actual in re.findall(CHUNK_LENGTH, told, re.M):
+        if int(actual) < int(declared) < UNKNOWN_LENGTH:
+            raise cut(path)
+    stopped, au = re.search(STOPPED, told), re.search(AU_END, told, re.M)
+    ends = stopped and sound.format != "W64" and re.search("Exiting parser|Have 0 marker", told)
+    if au or ends:
+        with open(path, "rb") as file:
+            file.seek(int(au[1]) + int(au[2]) if au else int(stopped[1], 0))
+            left = len(file.read(LOOKED_AT).strip(b"\0"))
+        if left > STRAY:
+            raise UserError(
+                f"{path}: {left} bytes or more behind what the header says is the sound; "
+                "correct the header, or remove them"
+            )

@@ -4,13 +4,14 @@ import gzip
 import io
 import json
 import tarfile
+import unicodedata
 
 import numpy as np
 import pytest
 import soundfile
 from deepspeech2.cli import UserError
 from deepspeech2.corpus import layouts
-from helpers import run_corpus, tone
+from helpers import assert_one_line_error, run_corpus, tone
 
 
 def sound(path, seconds=0.5, seed=0):
@@ -335,7 +336,7 @@ def test_the_cases_of_deepspeech_pytorch(shared):
 
 def test_the_segments_of_stm_and_lhotse(tmp_path):
     found, sounds, layout = read("stm", stm(tmp_path / "s"))
-    assert found["Talk_1_1_1000"][3:] == ("speaker2", 1.0, 3.0, None)
+    assert found["Talk_1_1_1000"][3:] == ("speaker2", 1.0, 3.0, 0)
     assert len(sounds["Talk_1_1_0"].samples) == 12000
     assert layout.passed_over.keys() == {"other"}
     found, sounds, _ = read("lhotse", lhotse(tmp_path / "l"))
@@ -576,3 +577,163 @@ def test_an_archive_that_is_refused(tmp_path, kind):
     done = run_corpus("librispeech", source, tmp_path / "out")
     assert done.returncode == 1 and "a/x" in done.stderr, done.stderr
     assert not (tmp_path / "out/corpus").exists()
+
+
+@pytest.mark.parametrize("content", ["a|GO|go\nb|left | right\n", "a|GO\nb|left | right\n"])
+def test_lines_of_ljspeech_have_as_many_cells_as_the_first(tmp_path, content):
+    for name in "ab":
+        sound(tmp_path / f"wavs/{name}.wav")
+    write(tmp_path / "metadata.csv", content)
+    if content.count("|") == 2 + 1:
+        refuse("ljspeech", tmp_path, "line 2: 3 cells, not everywhere")
+    else:
+        assert read("ljspeech", tmp_path)[0]["b"].text == "right"
+
+
+def test_a_duration_without_a_start_is_that_of_the_recording(tmp_path):
+    sound(tmp_path / "a.wav", 2.0)
+    row = {"audio_filepath": "a.wav", "text": "go"}
+    for told, fits in ((2.0, True), (1.9, True), (0, True), (None, True), (1.0, False), (9, False)):
+        source = write_lines(tmp_path / "m.json", [{**row, "duration": told}])
+        if fits:
+            assert len(read("nemo", source)[1]["a"].samples) == 32000
+        else:
+            refuse("nemo", source, f"'a': a duration of {told:g} s, but the recording has 2.000 s")
+    table = write(tmp_path / "t.csv", "path,transcript,for,from\na.wav,GO,1,\n")
+    with pytest.raises(UserError, match="a duration of 1 s"):
+        read("table", table, columns={"duration": "for", "start": "from"})
+    write_lines(tmp_path / "recordings.jsonl", [recording("a", "a.wav", 4.0)])
+    told = {"id": "s", "recording_id": "a", "start": 0, "duration": 4.0, "channel": 0, "text": "GO"}
+    refuse("lhotse", write_lines(tmp_path / "supervisions.jsonl", [told]), "a duration of 4 s")
+    source = write_lines(
+        tmp_path / "m.json", [{**row, "offset": 0, "duration": None, "speaker": 0}]
+    )
+    found, sounds, _ = read("nemo", source)
+    assert len(sounds["a_0"].samples) == 32000 and found["a_0"].speaker == "0"
+
+
+def test_recordings_that_no_segment_is_of_are_counted(tmp_path):
+    root = kaldi(tmp_path / "k", segments=True)
+    write(root / "segments", "a_1 a 0.0 0.5\na_2 a 0.50 -1\n")
+    write(root / "text", "a_1 GO ON\na_2\tSTOP\n")
+    refuse("kaldi", root, r"1 no_text.*no segment of 'b'")
+    assert len(read("kaldi", root, skip=["no_text"])[0]) == 2
+    source = lhotse(tmp_path / "l")
+    held = [recording(key, "wavs/a.wav", 2.0) for key in "ab"]
+    write_lines(tmp_path / "l/x_recordings_dev.jsonl.gz", held)
+    refuse("lhotse", source, r"1 no_text.*no supervision of 'b'")
+    assert len(read("lhotse", source, skip=["no_text"])[0]) == 2
+
+
+@pytest.mark.parametrize("channel", ["1", "A", "2", "B"])
+def test_a_channel_of_stm_is_that_channel(tmp_path, channel):
+    """Also where no utterance is of another."""
+    both = np.stack([tone(1.0, 0), tone(1.0, 1)], axis=1)
+    soundfile.write(tmp_path / "call.wav", both, 16000)
+    _, sounds, _ = read("stm", write(tmp_path / "call.stm", f"call {channel} me 0 1 go\n"))
+    whole, _ = soundfile.read(tmp_path / "call.wav", dtype="int16")
+    (part,) = sounds.values()
+    np.testing.assert_array_equal(part.samples, whole[:, int(channel in "2B")])
+
+
+@pytest.mark.parametrize(
+    ("files", "parts"),
+    [
+        ({"train": "a.wav", "test": "b.wav"}, {"train", "test"}),
+        ({"data/train": "a.wav", "data/test": "b.wav"}, {"train", "test"}),
+        ({"training": "a.wav", "validation": "b.wav"}, {"train", "val"}),
+        ({"valentina": "a.wav", "tester": "b.wav", "devon": "c.wav"}, {"train", "val"}),
+    ],
+)
+@pytest.mark.parametrize("one_table", [False, True])
+def test_parts_of_hugging_face_are_named_by_folders(tmp_path, files, parts, one_table):
+    root, rows = tmp_path / "x", []
+    for folder, name in files.items():
+        sound(root / folder / name)
+        rows.append(f"{folder}/{name},go")
+        if not one_table:
+            write(root / folder / "metadata.csv", f"file_name,text\n{name},go\n")
+    if one_table:
+        write(root / "metadata.csv", "\n".join(["file_name,text", *rows]))
+    found, _, layout = read("hf_audiofolder", root)
+    assert set(layout.parts_of(list(found.values())).values()) == parts
+    named = parts if "test" in parts or "validation" in files else set()
+    assert set(filter(None, layout.official.values())) == named
+
+
+def test_parquet_of_parts_whose_files_have_the_same_name(tmp_path):
+    for part in ("train", "test"):
+        source = next(parquet(tmp_path / part).rglob("*.parquet"))
+        (tmp_path / "x" / part).mkdir(parents=True)
+        source.rename(tmp_path / "x" / part / "0000.parquet")
+    found, _, layout = read("parquet", tmp_path / "x", skip=["duplicate"])
+    assert {"test/0000_1", "train/0000_1"} < found.keys()
+    assert layout.official["test/0000_1"] == "test" and layout.official["train/0000_1"] == "train"
+
+
+def test_a_clip_in_two_parts_stays_in_the_first(tmp_path):
+    source = commonvoice(tmp_path).parent
+    write(source / "train.tsv", "client_id\tpath\tsentence\nme\ta.mp3\tGo\n")
+    refuse("commonvoice", source, "1 duplicate")
+    found, _, layout = read("commonvoice", source, skip=["duplicate"])
+    assert found["a"].text == "Go" and layout.official["a"] == "train"
+
+
+@pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC")])
+def test_names_that_are_written_otherwise_on_the_disk(tmp_path, forms):
+    disk, said = (unicodedata.normalize(form, "é") for form in forms)
+    sound(tmp_path / f"{disk}.wav")
+    assert len(read("tsv", write(tmp_path / "t.csv", f"path,transcript\n{said}.wav,GO\n"))[0]) == 1
+    (tmp_path / "t.csv").unlink()
+    write(tmp_path / f"{said}.txt", "GO")
+    assert len(read("folder", tmp_path)[0]) == 1
+    sound(tmp_path / f"{said}.wav")
+    refuse("folder", tmp_path, "1 duplicate")
+
+
+@pytest.mark.parametrize("name", [".wave", ".caf", ".snd", ".nist", ".aifc", ".rf64"])
+def test_other_names_of_formats_that_are_read(tmp_path, name):
+    form = {".wave": "WAV", ".snd": "AU", ".aifc": "AIFF"}.get(name, name[1:].upper())
+    soundfile.write(tmp_path / f"a{name}", tone(0.5), 16000, format=form, subtype="PCM_16")
+    write(tmp_path / "a.txt", "GO")
+    assert len(read("folder", tmp_path)[1]["a"].samples) == 8000
+
+
+@pytest.mark.parametrize("name", ["nemo", "lhotse"])
+def test_json_lines_in_gzip_are_no_archive(tmp_path, name):
+    if name == "nemo":
+        rows = nemo(tmp_path).read_text(encoding="utf-8-sig").splitlines()
+        source = write_lines(tmp_path / "m.json.gz", list(map(json.loads, rows)))
+    else:
+        folder = cuts(tmp_path)
+        source = write_lines(
+            folder / "x.jsonl.gz", [json.loads((folder / "cuts.jsonl").read_text())]
+        )
+    done = run_corpus(name, source, tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+
+
+def test_archives_of_one_chapter_or_part_keep_its_part(tmp_path):
+    def part(name, place):
+        with tarfile.open(tmp_path / "x.tar", "w") as archive:
+            archive.add(tmp_path / place, place)
+        done = run_corpus(name, tmp_path / "x.tar", tmp_path / "out")
+        assert done.returncode == 0, done.stderr
+        index = json.loads((tmp_path / "out/corpus.json").read_text())
+        return {u["split"] for u in index["utterances"]}
+
+    (librispeech(tmp_path / "a/test-clean") / "SPEAKERS.TXT").unlink()
+    assert part("librispeech", "a") == {"test"}
+    hf_audiofolder(tmp_path / "b")
+    assert part("hf_audiofolder", "b/test") == {"test"}
+
+
+def test_names_that_cannot_both_be_written(tmp_path):
+    sound(tmp_path / "x.wav")
+    rows = "path,transcript,id\nx.wav,GO,a\nx.wav,NO,a.wav/b\n"
+    source = write(tmp_path / "t.csv", rows)
+    rules = json.dumps({"columns": {"id": "id"}})
+    done = run_corpus("table", source, tmp_path / "out", "--rules", rules)
+    assert_one_line_error(done, "'wav/a.wav' is of one ID and of others")
+    done = run_corpus("tsv", write(tmp_path / "t.csv", "path,transcript\n,GO\n"), tmp_path / "out")
+    assert_one_line_error(done, "line 2: names no file")

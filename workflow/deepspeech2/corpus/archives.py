@@ -47,6 +47,10 @@ def is_archive(path: Path) -> bool:
     require_file(path)
     with open(path, "rb") as file:
         start = file.read(512)
+    for magic, opener in OPENERS.items():
+        if start.startswith(magic):  # `members` names the damage
+            with contextlib.suppress(*DAMAGE, EOFError, OSError), opener(path) as unpacked:
+                return unpacked.read(512)[257:262] == b"ustar"
     return start.startswith((*OPENERS, b"PK\x03\x04")) or start[257:262] == b"ustar"
 
 

@@ -113,11 +113,15 @@ def read_segments(
     parts: dict[int, list[np.ndarray]] = {}
     done: dict[int, Audio | UserError] = {}
     following, place = 0, 0
+
+    def place_of(number: int) -> str:
+        start, end, _ = segments[number]
+        return f"{path}: from {start:.10g} to {'its end' if end is None else f'{end:.10g}'} s"
+
     with _decoding(path) as stream:
 
         def bounds(number: int) -> tuple[int, int | None]:
-            start, end, channel = segments[number]
-            where = f"{path}: from {start:.10g} to {'its end' if end is None else f'{end:.10g}'} s"
+            (start, end, channel), where = segments[number], place_of(number)
             if not 0 <= start < MAX_TIME or not (end is None or start < end < MAX_TIME):
                 raise UserError(f"{where}: not a time in the recording; correct the segment")
             if channel is not None and not 0 <= channel < stream.channels:
@@ -160,11 +164,8 @@ def read_segments(
             if (limits[number][1] or 0) <= place + LATE * stream.rate:
                 close(number)
     for number in limits.keys() - done.keys():
-        start, end, _ = segments[number]
-        done[number] = UserError(
-            f"{path}: a segment from {start:.10g} to {'its end' if end is None else f'{end:.10g}'} "
-            f"s, but the recording ends at {place / stream.rate:.3f} s; correct the segment"
-        )
+        ends = f"the recording ends at {place / stream.rate:.3f} s"
+        done[number] = UserError(f"{place_of(number)}: but {ends}; correct the segment")
     while following in done:
         yield done.pop(following)
         following += 1
@@ -238,10 +239,7 @@ def _finish(samples: np.ndarray, rate: int, where: str | Path) -> Audio:
     if (level >= 32767 / 32768).mean() > CLIPPED:
         notes.append("clipped")
     if level.max() > LOUD:
-        raise UserError(
-            f"{where}: samples of up to {level.max():.0f}, where full scale is 1; divide them (by "
-            "32768 if they were 16-bit numbers)"
-        )
+        raise UserError(f"{where}: samples up to {level.max():.0f}, full scale is 1; divide them")
     if level.max() < QUIET:
         notes.append("very quiet: its peak is below -40 dB of full scale")
     return Audio(samples, notes)
@@ -403,7 +401,10 @@ def _ffmpeg(path: str, form: str, stack: contextlib.ExitStack) -> _Stream:
     seconds = float(stream.duration * stream.time_base) if stream.duration else 0.0
     if form == "matroska" and len(container.streams) == 1:
         seconds = (container.duration or 0) / 1e6
-    logged = stack.enter_context(_errors(av))
+    stack.callback(av.logging.set_level, av.logging.get_level())
+    av.logging.set_level(av.logging.ERROR)  # where FFmpeg tells of files that end early
+    av.logging.set_skip_repeated(False)
+    logged = stack.enter_context(av.logging.Capture())
     if form == "caf":
         containers.require_chunks(path)
 
@@ -422,16 +423,3 @@ def _ffmpeg(path: str, form: str, stack: contextlib.ExitStack) -> _Stream:
             raise containers.cut(path)
 
     return _Stream(rate, channels, blocks())
-
-
-@contextlib.contextmanager
-def _errors(av) -> Iterator[list]:
-    """What FFmpeg only logs: a file without a length that ends early, for one."""
-    before = av.logging.get_level()
-    av.logging.set_level(av.logging.ERROR)
-    av.logging.set_skip_repeated(False)
-    try:
-        with av.logging.Capture() as logged:
-            yield logged
-    finally:
-        av.logging.set_level(before)

@@ -18,10 +18,7 @@ UNKNOWN_LENGTH = 0x7FFFF000  # from here on, a length was written by a program t
 # Where libsndfile's parser stopped, or an AU's sound ends.
 STOPPED = r"(?:Unknown chunk marker|Have 0 marker).* at position (\w+)"
 AU_END = r"\.snd\s+Data Offset : (\d+)\s+Data Size   : (\d+)$"
-STRAY, LOOKED_AT = (
-    1024,
-    1 << 20,
-)  # bytes behind the sound: those that do not matter, those that are read
+STRAY, LOOKED_AT = 1 << 10, 1 << 20  # bytes behind the sound: what does not matter, what is read
 OGG_FIRST, OGG_LAST = 2, 4  # flags of a page
 
 
@@ -39,14 +36,13 @@ def nist_frames(path: str) -> int:
 
 def require_chunks(path: str) -> None:
     """Refuse a CAF file that ends within a chunk; one of the length -1 goes on to the end."""
-    left, size = os.path.getsize(path) - 8, 0
+    place, end = 8, os.path.getsize(path)
     with open(path, "rb") as file:
-        file.seek(8)
-        while size >= 0 and len(head := file.read(12)) == 12:
-            size = int.from_bytes(head[4:], "big", signed=True)
-            left -= 12 + size
-            file.seek(max(size, 0), os.SEEK_CUR)
-    if size >= 0 and left < 0:
+        while place < end:
+            file.seek(place + 4)
+            size = int.from_bytes(file.read(8), "big", signed=True)
+            place = end if size < 0 else place + 12 + size
+    if place > end:
         raise cut(path)
 
 
@@ -71,8 +67,7 @@ def require_pages(path: str) -> None:
 def require_right_length(path: str, sound: soundfile.SoundFile) -> None:
     """Refuse a file whose header promises more sound than there is, or leaves some out.
 
-    libsndfile tells that it corrected a chunk's length downwards (`data : 9 (should be 5)`), and
-    where something begins behind the sound that is no chunk.
+    libsndfile tells lengths that it corrected, and where no chunk begins behind the sound.
     """
     told = sound.extra_info
     for declared, actual in re.findall(CHUNK_LENGTH, told, re.M):
@@ -85,7 +80,4 @@ def require_right_length(path: str, sound: soundfile.SoundFile) -> None:
             file.seek(int(au[1]) + int(au[2]) if au else int(stopped[1], 0))
             left = len(file.read(LOOKED_AT).strip(b"\0"))
         if left > STRAY:
-            raise UserError(
-                f"{path}: {left} bytes or more behind what the header says is the sound; "
-                "correct the header, or remove them"
-            )
+            raise UserError(f"{path}: {left} bytes or more behind its sound; correct the header")

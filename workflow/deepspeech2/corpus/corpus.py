@@ -9,6 +9,7 @@ With a table of PCM hashes, the corpus must have exactly its utterances, samples
 from __future__ import annotations
 
 import functools
+import os
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -195,7 +196,11 @@ def main(
             mark = held.claims(place) or "whose marks it lacks"
         except UserError as error:
             text = f"{error}{layouts.advice(source, name)}".replace(f"{scratch}/", f"{source}: ")
-            raise UserError(text) from None
+            unsaid = "; set `within`" if str(scratch) in text and not within else ""
+            raise UserError(text.replace(str(scratch), str(source)) + unsaid) from None
+        except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+            name = os.path.relpath(error.filename, folder)
+            raise UserError(f"{source}: {name!r} is of one ID and of others; rename one") from None
         shutil.rmtree(scratch, ignore_errors=True)
     for reason, found in held.passed_over.items():
         for where in found:

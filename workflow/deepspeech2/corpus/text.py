@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
@@ -45,9 +46,15 @@ def inside(
     `resolved` is asked for folders only. It works on text, for most of what reading a manifest
     takes goes here.
     """
-    path = root / name
+    if not name:
+        raise UserError(f"{where}: names no file; correct it")
+    text = os.path.join(root, name)
+    for form in ("NFC", "NFD"):  # a name may be written otherwise than on the disk
+        if not name.isascii() and not os.path.lexists(text):
+            other = os.path.join(root, unicodedata.normalize(form, name))
+            text = other if os.path.lexists(other) else text
+    path = Path(text)
     try:
-        text = os.path.join(root, name)
         folder, last = os.path.split(text)
         plain = last not in ("", ".", "..") and name.isprintable() and not os.path.islink(text)
         real = f"{resolved(folder)}/{last}" if plain else str(path.resolve())

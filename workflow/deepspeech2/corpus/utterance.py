@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from deepspeech2.cli import UserError
 
+PARTS = r"(train|test|dev|val|eval)(?:ing|elopment|id|idation|uation)?(?![a-z])"
 VAL_EVERY = 10  # every tenth speaker is held out for validation
 
 
@@ -45,8 +46,13 @@ def held_out(speakers: Iterable[str]) -> set[str]:
 
 def part_named(name: str) -> str:
     """The part that a corpus's own name of it stands for, if any: dev-clean is val."""
-    found = re.match(r"train|test|dev|val", name.lower())
-    return {"dev": "val"}.get(found[0], found[0]) if found else ""
+    found = re.match(PARTS, name.lower())
+    return {"dev": "val", "eval": "test"}.get(found[1], found[1]) if found else ""
+
+
+def part_in(names: Iterable[str]) -> str:
+    """The part that the last of a path's names says, if any does."""
+    return next(filter(None, map(part_named, reversed([*names]))), "")
 
 
 def train_and_val(utterances: Iterable[Utterance]) -> dict[str, str]:

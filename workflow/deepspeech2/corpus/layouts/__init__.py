@@ -49,6 +49,7 @@ REASONS = {
     "hidden": "a hidden recording or transcript",
     "unsupported": "what the layout does not support",
 }
+APART = 0.25  # seconds between what is told of a recording and what it has
 # What a column of a table may hold.
 COLUMNS = ("path", "transcript", "id", "speaker", "start", "end", "duration", "channel")
 
@@ -83,6 +84,7 @@ class Layout(abc.ABC):
         self.source, self.rules = source, rules
         self.passed_over: dict[str, list[str]] = {}  # files and rows that are not used, by reason
         self.official: dict[str, str] = {}
+        self.told: dict[str, float] = {}  # seconds of recordings that are read whole, by id
 
     @classmethod
     def claims(cls, source: Path) -> str | None:
@@ -150,11 +152,20 @@ class Recordings(Layout):
         kept = []
         for utterances in by_recording.values():
             for utterance, sound in self._decoded(sorted(utterances, key=lambda u: u.start)):
+                self._require_told(utterance.id, len(sound.samples) / audio.SAMPLE_RATE)
                 keep(utterance.id, sound)
                 kept.append(utterance)
         if not kept:
             raise UserError(f"{self.source}: no recordings in it")
         return sorted(kept)
+
+    def _require_told(self, key: str, seconds: float) -> None:
+        told = self.told.get(key, seconds)
+        if abs(told - seconds) > APART:
+            raise UserError(
+                f"{self.source}: {key!r}: a duration of {told:g} s, but the recording has "
+                f"{seconds:.3f} s; correct or remove it, or say where in the recording it starts"
+            )
 
     def pass_over_rest(self, root: Path, used: Collection[Path]) -> None:
         """Note the files below `root` that are not among `used`, and have no text so."""

@@ -44,7 +44,7 @@ class Layout(layouts.Recordings):
                 clips = table.parent / "clips"
                 path = inside(clips, name, where, resolve, self.rules.allow_outside)
                 key = str(Path(name).with_suffix(""))
-                self.official[key] = part
+                self.official.setdefault(key, part)
                 yield Utterance(key, str(path), clean(row["sentence"]), row.get("client_id", ""))
 
     def files(self) -> list[Path]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -37,7 +38,7 @@ class Layout(layouts.Recordings):
 
     def utterances(self) -> Iterator[Utterance]:
         if not self.source.is_dir():
-            raise UserError(f"{self.source}: no such folder")
+            raise UserError(f"{self.source}: no such folder, tar or zip")
         walked = folders.walk(self.source, self.rules.allow_outside)
         for folder, files, refused in _paired(walked):
             hidden = any(part.startswith(".") for part in folder.relative_to(self.source).parts)
@@ -100,7 +101,7 @@ def _by_name(files: list[str]) -> dict[str, dict[str, list[str]]]:
 
 
 def _stem(name: str) -> str:
-    return os.path.splitext(name)[0]
+    return unicodedata.normalize("NFC", os.path.splitext(name)[0])  # as some systems write it
 
 
 def _is_readable(path: Path) -> bool:

@@ -7,6 +7,7 @@ Folders or metadata below the source may be named as parts (train, validation, t
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from deepspeech2.cli import UserError
 from deepspeech2.corpus import folders, layouts, tables
 from deepspeech2.corpus.tables import text_of
 from deepspeech2.corpus.text import clean, id_of, inside, resolved
-from deepspeech2.corpus.utterance import Utterance, part_named
+from deepspeech2.corpus.utterance import Utterance, part_in
 
 FILE = "file_name"
 TEXTS = ("text", "sentence", "normalized_text", "transcript", "transcription")
@@ -41,7 +42,7 @@ class Layout(layouts.Recordings):
             )
         used = set(found)
         for table in found:
-            first = table.relative_to(self.source).parts[0]
+            names = (self.source.resolve().name, *table.parent.relative_to(self.source).parts)
             for number, row in self._rows(table):
                 where = f"{table}: line {number}"
                 name = text_of(row.get(FILE), FILE, where)
@@ -49,9 +50,10 @@ class Layout(layouts.Recordings):
                 if not (name and key):
                     raise UserError(f"{where}: needs {FILE} and one of {', '.join(TEXTS)}")
                 path = inside(table.parent, name, where, resolve, self.rules.allow_outside)
-                used.add(path)
+                used.add(Path(os.path.normpath(path)))
                 text, utterance = text_of(row[key], key, where), id_of(path, self.source)
-                self.official[utterance] = part_named(first)
+                part = part_in((*names, *Path(name).parts[:-1]))
+                self.official.setdefault(utterance, part)
                 yield Utterance(utterance, str(path), clean(text))
         self.pass_over_rest(self.source, used)
 

@@ -47,6 +47,9 @@ class Layout(layouts.Recordings):
             used.add(key)
             speaker = speakers.get(key, ("", ""))[0]
             yield Utterance(key, sounds[recording], clean(text), speaker, start, end)
+        heard = {_segment(*row)[0] for row in (segments or {}).values()}
+        for key in sorted(sounds.keys() - heard) if segments is not None else ():
+            self.pass_over("no_text", f"{self.source / SEGMENTS}: no segment of {key!r}")
         for key in sorted((sounds if segments is None else segments).keys() - used):
             self.pass_over("no_text", f"{self.source / TEXTS}: no text of {key!r}")
 

@@ -44,8 +44,10 @@ class Layout(layouts.Recordings):
             outside=self.rules.allow_outside,
         )  # fmt: skip
         recordings = {} if _is_cuts(table) else _recordings(table)
+        unheard = dict.fromkeys(recordings)
         for number, row in tables.records(table):
             where = f"{table}: line {number}"
+            unheard.pop(str(row.get("recording_id")), None)
             found = [(row, recordings.get(str(row.get("recording_id"))), 0.0)]
             if "recording_id" not in row:
                 recording, start = row.get("recording"), row.get("start", 0)
@@ -63,6 +65,8 @@ class Layout(layouts.Recordings):
                     yield from self._utterance(supervision, recording, start, where)
                 except Unsupported as what:
                     self.pass_over("unsupported", f"{where}: {what}")
+        for key in unheard:
+            self.pass_over("no_text", f"{table}: no supervision of {key!r}")
 
     def _utterance(self, supervision, recording, start, where) -> Iterator[Utterance]:
         key = supervision.get("id")
@@ -77,6 +81,8 @@ class Layout(layouts.Recordings):
         text, speaker = (text_of(supervision.get(k), k, where) for k in ("text", "speaker"))
         # To the recording's end is as well said without a number, which may be rounded.
         end = None if start == 0 and length == whole else start + length
+        if end is None:
+            self.told.setdefault(key, whole)
         yield Utterance(key, str(path), clean(text), speaker, start, end, channel)
 
     def _sound(self, recording: dict, channel: Any, where: str) -> tuple[Path, int | None]:

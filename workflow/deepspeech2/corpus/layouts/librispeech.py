@@ -17,7 +17,7 @@ from deepspeech2.corpus.text import clean, inside
 from deepspeech2.corpus.utterance import Utterance, part_named
 
 TEXTS, SOUND = ".trans.txt", ".flac"
-SUBSET = re.compile(r"(train|dev|test)-")
+SUBSET = re.compile(r"(train|dev|test)-(clean|other)")
 LOOKED_AT = 100  # folders in which `claims` looks
 
 
@@ -37,7 +37,7 @@ class Layout(layouts.Recordings):
 
     def utterances(self) -> Iterator[Utterance]:
         if not self.source.is_dir():
-            raise UserError(f"{self.source}: no such folder")
+            raise UserError(f"{self.source}: no such folder, tar or zip")
         for folder, files, refused in folders.walk(self.source, self.rules.allow_outside):
             named, part = set(), part_named(self._subset(folder))
             for name in refused:
@@ -49,7 +49,7 @@ class Layout(layouts.Recordings):
                     where = f"{table}: line {number}"
                     path = inside(folder, key + SOUND, where, outside=self.rules.allow_outside)
                     named.add(path.name)
-                    self.official[key] = part
+                    self.official.setdefault(key, part)
                     yield Utterance(key, str(path), clean(text), key.partition("-")[0])
             for name in sorted(set(files) - named - set(refused)):
                 sound = folders.kind(name) == "audio"
@@ -57,7 +57,7 @@ class Layout(layouts.Recordings):
 
     def _subset(self, folder: Path) -> str:
         """The subset that a folder belongs to by its path, if any."""
-        names = (self.source.resolve().name, *folder.relative_to(self.source).parts)
+        names = (*self.source.resolve().parts, *folder.relative_to(self.source).parts)
         return next(filter(SUBSET.match, reversed(names)), "")
 
     def files(self) -> list[Path]:

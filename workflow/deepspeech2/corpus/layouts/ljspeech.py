@@ -26,11 +26,14 @@ class Layout(layouts.Recordings):
 
     def utterances(self) -> Iterator[Utterance]:
         table = self.source / TABLE
-        used = {table}
+        used, width = {table}, 0
         for number, line in tables.lines(table):
             where, cells = f"{table}: line {number}", line.split("|")
-            if len(cells) not in (2, 3):
-                raise UserError(f"{where}: {len(cells)} cells, not id|text or id|text|normalised")
+            width = width or len(cells)
+            if len(cells) not in (2, 3) or len(cells) != width:
+                raise UserError(
+                    f"{where}: {len(cells)} cells, not everywhere id|text or id|text|normalised"
+                )
             folder, outside = self.source / SOUNDS, self.rules.allow_outside
             path = inside(folder, f"{cells[0]}.wav", where, outside=outside)
             used.add(path)

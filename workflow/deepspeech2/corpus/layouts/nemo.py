@@ -31,14 +31,18 @@ class Layout(layouts.Recordings):
         for number, row in tables.records(self.source):
             where = f"{self.source}: line {number}"
             name = next((row[key] for key in AUDIO if isinstance(row.get(key), str)), None)
-            text, speaker = row.get("text"), str(row.get("speaker") or "")
+            text, speaker = row.get("text"), row.get("speaker")
             if name is None or not isinstance(text, str):
                 raise UserError(f"{where}: needs {AUDIO[0]} and text; it has {', '.join(row):.200}")
             path = inside(root, name, where, resolve, self.rules.allow_outside)
             start, end, key = 0.0, None, id_of(path, root)
+            length = row.get("duration")
             if row.get("offset") is not None:
-                start, length = (
-                    tables.seconds(row.get(k), k, where) for k in ("offset", "duration")
-                )
-                end, key = start + length, f"{key}_{round(1000 * start)}"
-            yield Utterance(key, str(path), clean(text), speaker, start, end)
+                start = tables.seconds(row["offset"], "offset", where)
+                key = f"{key}_{round(1000 * start)}"
+                if start or length is not None:
+                    end = start + tables.seconds(length, "duration", where)
+            elif length:
+                self.told.setdefault(key, tables.seconds(length, "duration", where))
+            spoken = "" if speaker is None else str(speaker)
+            yield Utterance(key, str(path), clean(text), spoken, start, end)

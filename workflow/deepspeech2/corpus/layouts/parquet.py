@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from deepspeech2.corpus import audio, layouts
 from deepspeech2.corpus.layouts.hf_audiofolder import TEXTS
 from deepspeech2.corpus.tables import text_of
 from deepspeech2.corpus.text import clean
-from deepspeech2.corpus.utterance import Utterance, check_id, part_named
+from deepspeech2.corpus.utterance import Utterance, check_id, part_in
 
 SUFFIX, MAGIC = ".parquet", b"PAR1"
 AUDIO, SPEAKERS = "audio", ("speaker_id", "speaker", "client_id")
@@ -38,10 +39,15 @@ class Layout(layouts.Layout):
     def read(self, keep: layouts.Keep) -> list[Utterance]:
         found: dict[str, Utterance] = {}
         self.passed_over.clear()
-        for path in _files(self.source):
+        files = _files(self.source)
+        stems = Counter(path.stem for path in files)
+        for path in files:
+            place = path.relative_to(self.source if self.source.is_dir() else path.parent)
+            default = path.stem if stems[path.stem] == 1 else place.with_suffix("").as_posix()
+            part = part_in((self.source.resolve().name, *place.parts))
             for number, row in enumerate(_rows(path)):
-                key = self._row(f"{path}: row {number}", f"{path.stem}_{number}", row, keep, found)
-                self.official.setdefault(key, part_named(path.name))
+                key = self._row(f"{path}: row {number}", f"{default}_{number}", row, keep, found)
+                self.official.setdefault(key, part)
         self.require_allowed()
         if not found:
             raise UserError(f"{self.source}: no recordings in it")

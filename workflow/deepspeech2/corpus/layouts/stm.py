@@ -27,8 +27,7 @@ UNCERTAIN = re.compile(r"[<>{}()]")  # unknown words, alternatives, and words th
 class Layout(layouts.Recordings):
     """See the module. The source is a file of marks, or a folder that holds some.
 
-    An utterance's id is `<file>_<channel>_<start in ms>`. Its channel counts where a recording has
-    utterances of several.
+    An utterance's id is `<file>_<channel>_<start in ms>`.
     """
 
     @classmethod
@@ -43,8 +42,6 @@ class Layout(layouts.Recordings):
             root = table.parent.parent if table.parent.name == SUFFIX[1:] else table.parent
             lines = [(n, x) for n, x in tables.lines(table) if not x.lstrip().startswith(COMMENT)]
             parsed = [(f"{table}: line {n}", *_fields(x, f"{table}: line {n}")) for n, x in lines]
-            several = {(name, channel) for _, name, channel, *_ in parsed}
-            counts = [name for name, _ in several]
             for where, name, channel, speaker, start, end, text in parsed:
                 path = self._sound(root, name, where)
                 named.add(path)
@@ -54,7 +51,7 @@ class Layout(layouts.Recordings):
                     self.pass_over("unsupported", f"{where}: a text that leaves words open")
                 else:
                     key = f"{name}_{channel}_{round(1000 * start)}"
-                    one = CHANNELS[channel] if counts.count(name) > 1 else None
+                    one = CHANNELS[channel]
                     yield Utterance(key, str(path), clean(text), speaker, start, end, one)
         if self.source.is_dir():
             self.pass_over_rest(self.source, {*named, *marks})

@@ -43,6 +43,9 @@ class Layout(layouts.Recordings):
                 end = seconds(cells["end"], columns["end"], where)
             elif cells.get("start") and cells.get("duration"):
                 end = start + seconds(cells["duration"], columns["duration"], where)
+            elif cells.get("duration"):
+                length = seconds(cells["duration"], columns["duration"], where)
+                self.told.setdefault(key, length)
             if cells.get("channel"):
                 if not cells["channel"].isdecimal():
                     raise UserError(f"{where}: {columns['channel']}: not a number from 0 on")

@@ -232,17 +232,20 @@ def test_what_libsndfile_cannot_read(tmp_path, suffix, container, codec):
         audio.read(path)
 
 
-def as_ffmpeg_writes(path, container, codec, tracks=1, **options):
+def as_ffmpeg_writes(
+    path, container, codec, tracks=1, rate=48000, wave=None, bits=64000, **options
+):
     """The sound as FFmpeg packs it, or skip the test."""
     av = pytest.importorskip("av", reason="needs the optional decoders of envs/formats.txt")
     with av.open(str(path), "w", format=container, options=options) as file:
-        streams = [file.add_stream(codec, rate=48000, layout="mono") for _ in range(tracks)]
+        streams = [file.add_stream(codec, rate=rate, layout="mono") for _ in range(tracks)]
         for stream in streams:
-            wave = tone(2.0, rate=48000)[None]
-            frame = av.AudioFrame.from_ndarray(wave, format="fltp", layout="mono")
-            frame.rate = 48000
+            stream.bit_rate = bits
+            wave = tone(2.0, rate=rate) if wave is None else wave.astype("f4")
+            frame = av.AudioFrame.from_ndarray(wave[None], format="fltp", layout="mono")
+            frame.rate = rate
             size = stream.codec_context.frame_size
-            resampler = av.AudioResampler(stream.format, "mono", 48000, size)
+            resampler = av.AudioResampler(stream.format, "mono", rate, size)
             for part in [*resampler.resample(frame), *resampler.resample(None)]:
                 file.mux(stream.encode(part))
             file.mux(stream.encode(None))
@@ -259,6 +262,9 @@ def test_a_cut_webm_is_refused(tmp_path, suffix, container, options):
         path.write_bytes(content[: int(share * len(content))])
         with pytest.raises(UserError, match="cut short"):
             audio.read(path)
+    path.write_bytes(content[:8000] + bytes(400) + content[8400:])
+    with pytest.raises(UserError, match="damaged"):
+        audio.read(path)
 
 
 @pytest.mark.parametrize("name", ["a.mp3", "a.wav", "a", "a.M4A"])
@@ -266,6 +272,18 @@ def test_a_cut_webm_is_refused(tmp_path, suffix, container, options):
 def test_a_container_is_known_by_how_it_begins(tmp_path, name, container, codec):
     as_ffmpeg_writes(tmp_path / name, container, codec)
     assert abs(len(audio.read(tmp_path / name).samples) - 2 * RATE) < ENCODER_DELAY
+
+
+@pytest.mark.parametrize(
+    ("suffix", "container", "codec", "rate", "bits"),
+    [(".amr", "amr", "libopencore_amrnb", 8000, 12200), (".aac", "adts", "aac", 16000, 64000)],
+)
+def test_a_length_that_ffmpeg_guesses_is_no_proof(tmp_path, suffix, container, codec, rate, bits):
+    """Nearly silent at first, then loud: the first frames are smaller."""
+    path = tmp_path / f"a{suffix}"
+    wave = tone(30.0, rate=rate) * np.where(np.arange(30 * rate) < 9 * rate, 1e-4, 1)
+    as_ffmpeg_writes(path, container, codec, rate=rate, wave=wave, bits=bits)
+    assert abs(len(audio.read(path).samples) - 30 * RATE) < ENCODER_DELAY
 
 
 def test_several_tracks_of_sound_are_refused(tmp_path):
@@ -370,6 +388,8 @@ def test_ogg_files_of_which_a_part_would_be_read(tmp_path, codec):
         (content[: pages[-1]], "its last page is missing"),
         (content[: pages[4]], "its last page is missing"),
         (content[: pages[4]] + content[pages[5] :], "cut short"),
+        (content[: pages[4] + 99] + b"?" + content[pages[4] + 100 :], "damaged"),
+        (content[: pages[-1] + 99] + b"?" + content[pages[-1] + 100 :], "damaged"),
         (content[: pages[-1] + 20], "its last page lacks bytes"),
     ):
         path.write_bytes(bad)
@@ -402,7 +422,8 @@ def test_a_damaged_mp3_is_refused(tmp_path, change):
     content, path = bytes(change(encoded("MP3", "MPEG_LAYER_III"))), tmp_path / "a.mp3"
     start, _ = mpeg.frames(content).slices[9]
     for bad in (content[:start] + PICTURE[:500] + content[start:],
-                content[:start] + b"?" * 50 + content[start + 50 :]):  # fmt: skip
+                content[:start] + b"?" * 50 + content[start + 50 :],
+                content[:start] + bytes(999) + content[start + 999 :]):  # fmt: skip
         path.write_bytes(bad)
         with pytest.raises(UserError, match=f"damaged .no MP3 frame at byte {start}"):
             audio.read(path)

@@ -260,6 +260,7 @@ def _decoding(path: str | Path) -> Iterator[_Stream]:
         if not Path(path).exists():
             raise UserError(f"{path}: no such audio file") from None
         reason = str(error).split(": ", 1)[-1].rstrip(".")
+        reason = "no frames of MPEG audio" if "possibly a pipe" in reason else reason
         raise UserError(f"{path}: not readable as audio ({reason}); replace the file") from None
 
 
@@ -389,7 +390,7 @@ def _ffmpeg(path: str, form: str, stack: contextlib.ExitStack) -> _Stream:
         opened = stack.enter_context(Path(path).open("rb"))  # noqa: SIM115
         container = stack.enter_context(av.open(opened, format=form))
         streams = container.streams.audio
-    except (av.FFmpegError, ValueError) as error:
+    except (av.FFmpegError, ValueError, OSError) as error:
         raise UserError(f"{path}: not readable as audio ({error}); replace the file") from None
     if len(streams) != 1:
         what = f"{len(streams)} tracks of sound; extract one" if streams else "no sound; remove it"
@@ -399,6 +400,8 @@ def _ffmpeg(path: str, form: str, stack: contextlib.ExitStack) -> _Stream:
         raise UserError(f"{path}: not readable as audio (unknown codec); replace the file")
     rate, channels = stream.rate, stream.channels
     seconds = float(stream.duration * stream.time_base) if stream.duration else 0.0
+    if form in ("aac", "amr"):
+        seconds = 0.0  # FFmpeg guesses it from the first frames
     if form == "matroska" and len(container.streams) == 1:
         seconds = (container.duration or 0) / 1e6
     stack.callback(av.logging.set_level, av.logging.get_level())
@@ -419,7 +422,9 @@ def _ffmpeg(path: str, form: str, stack: contextlib.ExitStack) -> _Stream:
                     yield block
         except (av.FFmpegError, ValueError) as error:
             raise UserError(f"{path}: not readable as audio ({error}); replace the file") from None
-        if count < (seconds - 0.2) * rate or any("prematurely" in text for _, _, text in logged):
+        if logged:
+            raise UserError(f"{path}: damaged or cut short ({logged[0][2]}); replace the file")
+        if count < (seconds - 0.15) * rate:
             raise containers.cut(path)
 
     return _Stream(rate, channels, blocks())

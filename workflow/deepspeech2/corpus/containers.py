@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import zlib
 
 import soundfile
 
@@ -19,6 +20,7 @@ UNKNOWN_LENGTH = 0x7FFFF000  # from here on, a length was written by a program t
 STOPPED = r"(?:Unknown chunk marker|Have 0 marker).* at position (\w+)"
 AU_END = r"\.snd\s+Data Offset : (\d+)\s+Data Size   : (\d+)$"
 STRAY, LOOKED_AT = 1 << 10, 1 << 20  # bytes behind the sound: what does not matter, what is read
+MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 OGG_FIRST, OGG_LAST = 2, 4  # flags of a page
 
 
@@ -47,21 +49,33 @@ def require_chunks(path: str) -> None:
 
 
 def require_pages(path: str) -> None:
-    """Refuse an Ogg file whose last page is missing, and one that holds several in a row.
+    """Refuse an Ogg file that lacks its last page or has a damaged one, and several in a row.
 
-    libsndfile reads only the first of these.
+    libsndfile leaves out what is damaged, and all but the first.
     """
     flags, begun = 0, False
     with open(path, "rb") as file:
         while (head := file.read(27))[:4] == b"OggS":
             sizes = file.read(head[26]) if len(head) == 27 else b""
-            if len(file.read(sum(sizes))) < sum(sizes) or len(head) < 27 or len(sizes) < head[26]:
+            body = file.read(sum(sizes))
+            if len(body) < sum(sizes) or len(head) < 27 or len(sizes) < head[26]:
                 raise cut(path, "its last page lacks bytes")
+            told = int.from_bytes(head[22:26], "little")
+            if _ogg_crc(head[:22] + bytes(4) + head[26:] + sizes + body) != told:
+                raise UserError(
+                    f"{path}: damaged (an Ogg page of another checksum); replace the file"
+                )
             flags, begun = head[5], begun or not head[5] & OGG_FIRST
             if begun and flags & OGG_FIRST:
                 raise UserError(f"{path}: several Ogg recordings in one file; part or convert it")
     if not flags & OGG_LAST:
         raise cut(path, "its last page is missing")
+
+
+def _ogg_crc(page: bytes) -> int:
+    """zlib's polynomial without its inversions, most significant bit first."""
+    crc = zlib.crc32(page.translate(MIRRORED), 0xFFFFFFFF) ^ 0xFFFFFFFF
+    return int(f"{crc:032b}"[::-1], 2)
 
 
 def require_right_length(path: str, sound: soundfile.SoundFile) -> None:

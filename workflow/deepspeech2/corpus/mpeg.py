@@ -46,7 +46,7 @@ def frames(data) -> Frames | None:
             stray = stray or place
             sure, place = False, _after_tags(data, _next(data, place))
             continue
-        if slices and stray and bytes(data[stray:place]).strip(b"\0"):
+        if slices and stray:
             lost = lost or stray
         length, samples = header
         if place + length > len(data):

@@ -208,3 +208,14 @@ def test_the_case_of_capital_suffixes(shared):
 def test_the_case_of_another_format(shared):
     pytest.importorskip("av", reason="needs the optional decoders of envs/formats.txt")
     assert len(read("folder", shared / "cases/folder_other_extension/data")[0]) == 2
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le"])
+def test_utf_16_without_a_mark_is_no_text_of_single_letters(tmp_path, encoding):
+    folder = write_folder(tmp_path / "set")
+    (tmp_path / "set/t.tsv").write_text("path\ttranscript\nu0.wav\tYES\n", encoding=encoding)
+    with pytest.raises(UserError, match="t.tsv: line 1: NUL bytes"):
+        read("tsv", tmp_path / "set/t.tsv")
+    (folder / "u1.txt").write_text("GO ON", encoding=encoding)
+    with pytest.raises(UserError, match="u1.txt: NUL bytes"):
+        read("folder", folder)

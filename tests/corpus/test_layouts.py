@@ -168,12 +168,14 @@ def test_manifest_paths_that_leave_its_root_are_refused(tmp_path, name):
         manifest.read(path)
 
 
-@pytest.mark.parametrize("name", ["a\0b.wav", "loop.wav"])
-def test_paths_that_no_system_can_open(tmp_path, name):
+@pytest.mark.parametrize(
+    ("name", "words"), [("a\0b.wav", "NUL bytes"), ("loop.wav", "invalid path")]
+)
+def test_paths_that_no_system_can_open(tmp_path, name, words):
     (tmp_path / "loop.wav").symlink_to("loop.wav")
     table = tmp_path / "t.tsv"
     table.write_text(f"path\ttranscript\n\n{name}\tYES\n")
-    refuse("tsv", table, "line 3", "invalid path")
+    refuse("tsv", table, "line 3", words)
 
 
 def test_names_that_are_not_utf_8(tmp_path):

@@ -46,8 +46,7 @@ def frames(data) -> Frames | None:
             stray = stray or place
             sure, place = False, _after_tags(data, _next(data, place))
             continue
-        if slices and stray:
-            lost = lost or stray
+        lost = lost or (stray if slices else 0)
         length, samples = header
         if place + length > len(data):
             cut = True

@@ -52,6 +52,8 @@ def lines(table: Path) -> Iterator[tuple[int, str]]:
                     found = BYTE_ORDER_MARKS[data[:2]]
                     raise UserError(f"{table}: {found} text; save it as UTF-8")
                 text = data.decode("utf-8" if number else "utf-8-sig")
+                if "\0" in text:
+                    raise UserError(f"{table}: line {number + 1}: NUL bytes; save it as UTF-8")
                 for line in re.split(r"\r\n|\r|\n", text.removesuffix("\n").removesuffix("\r")):
                     number += 1
                     if line.strip():

@@ -17,11 +17,14 @@ def read_text(path: Path) -> str:
     if path.exists() and not path.is_file():  # a pipe would be waited for
         raise UserError(f"{path}: not a file; write a transcript, or remove its audio")
     try:
-        return clean(path.read_text(encoding="utf-8-sig"))
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise UserError(f"{path}: no such transcript; write one, or remove its audio") from None
     except UnicodeDecodeError:
         raise UserError(f"{path}: not UTF-8 text; convert it") from None
+    if "\0" in text:
+        raise UserError(f"{path}: NUL bytes, as of UTF-16; save it as UTF-8")
+    return clean(text)
 
 
 def clean(text: str) -> str:

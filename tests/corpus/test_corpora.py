@@ -451,6 +451,14 @@ def test_manifests_of_lhotse_that_are_refused(tmp_path):
     row = json.loads((folder / "cuts.jsonl").read_text())
     write_lines(folder / "cuts.jsonl", [{**row, "type": "MixedCut"}])
     refuse("lhotse", folder, r"skip: \[unsupported\]")
+    mixed = {"id": "m", "type": "MixedCut", "tracks": [{"cut": row, "offset": 0.0}]}
+    write_lines(folder / "cuts.jsonl", [mixed, row])
+    refuse("lhotse", folder, r"1 unsupported.*a MixedCut.*skip: \[unsupported\]")
+    told = {**row["supervisions"][0], "start": -0.5}
+    write_lines(folder / "cuts.jsonl", [{**row, "supervisions": [told]}])
+    assert read("lhotse", folder)[0]["s1"][4:6] == (0.0, 0.5)
+    write_lines(folder / "cuts.jsonl", [{**row, "supervisions": [{**told, "start": -0.6}]}])
+    refuse("lhotse", folder, "start: -0.1 is not a number of seconds")
     write_lines(folder / "cuts.jsonl", [{**row, "supervisions": []}])
     refuse("lhotse", folder, r"skip: \[no_text\]")
     write_lines(folder / "cuts_2.jsonl", [row])

@@ -50,14 +50,15 @@ class Layout(layouts.Recordings):
             unheard.pop(str(row.get("recording_id")), None)
             found = [(row, recordings.get(str(row.get("recording_id"))), 0.0)]
             if "recording_id" not in row:
+                kind = row.get("type")
+                if kind not in (None, "MonoCut", "MultiCut", "Cut"):
+                    self.pass_over("unsupported", f"{where}: a {kind}")
+                    continue
                 recording, start = row.get("recording"), row.get("start", 0)
                 start = seconds(start, "start", where)
                 found = [(s, recording, start) for s in _list(row, "supervisions", where)]
-                kind = row.get("type")
-                if kind not in (None, "MonoCut", "MultiCut", "Cut") or not found:
-                    reason = "no_text" if not found else "unsupported"
-                    self.pass_over(reason, f"{where}: a {kind} with {len(found)} supervisions")
-                    continue
+                if not found:
+                    self.pass_over("no_text", f"{where}: a cut without supervisions")
             for supervision, recording, start in found:
                 if not isinstance(supervision, dict):
                     raise UserError(f"{where}: supervisions: not objects")
@@ -74,7 +75,9 @@ class Layout(layouts.Recordings):
             what = "a supervision without an id" if isinstance(recording, dict) else "no recording"
             self.pass_over("no_audio", f"{where}: {what}")
             return
-        start += seconds(supervision.get("start"), "start", where)
+        begun = supervision.get("start")  # negative where a cut holds but the end of it
+        begun = round(start + begun, 9) if isinstance(begun, (int, float)) else begun
+        start = seconds(begun, "start", where)
         length = seconds(supervision.get("duration"), "duration", where)
         whole = seconds(recording.get("duration"), "duration", where)
         path, channel = self._sound(recording, supervision.get("channel", 0), where)

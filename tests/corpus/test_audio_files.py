@@ -165,6 +165,30 @@ def test_a_cut_file_is_refused(tmp_path, form, codec, share):
             look(path)
 
 
+@pytest.mark.parametrize(("form", "codec"), [*CUT, ("WAVEX", "PCM_16"), ("CAF", "ALAC_16"),
+                                             ("SVX", "PCM_16"), ("W64", "IMA_ADPCM")])  # fmt: skip
+@pytest.mark.parametrize("lost", [1, 4, 50, 900])
+def test_a_file_that_lacks_its_last_bytes_is_refused_or_whole(tmp_path, form, codec, lost):
+    path = tmp_path / "a"
+    path.write_bytes(encoded(form, codec))
+    expected = audio.read(path).samples
+    path.write_bytes(encoded(form, codec)[:-lost])
+    try:
+        np.testing.assert_array_equal(audio.read(path).samples, expected)
+    except UserError as error:
+        assert str(path) in str(error)
+
+
+@pytest.mark.parametrize("form", ["WAV", "WAVEX", "AIFF"])
+@pytest.mark.parametrize("wrong", [-44, -8, 8, 44])
+def test_a_wrong_length_of_all_chunks_is_no_cut(tmp_path, form, wrong):
+    """As programs write it that count the header's own bytes, or forget some."""
+    content, order = encoded(form, "PCM_16"), ">I" if form == "AIFF" else "<I"
+    content[4:8] = struct.pack(order, len(content) - 8 + wrong)
+    (tmp_path / "a").write_bytes(content)
+    assert len(audio.read(tmp_path / "a").samples) == audio.length(tmp_path / "a")[0] == RATE
+
+
 @pytest.mark.parametrize("share", [0.31, 0.52, 0.83])
 def test_a_cut_mp3_without_a_table_is_refused(tmp_path, share):
     content = without_table(encoded("MP3", "MPEG_LAYER_III"))

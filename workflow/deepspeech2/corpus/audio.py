@@ -284,6 +284,8 @@ def _open(path: str, stack: contextlib.ExitStack) -> _Stream:
         return _mp3(path, file, source, stack)
     if file.format == "OGG":
         containers.require_pages(path)
+    if file.format == "CAF":
+        containers.require_chunks(path)
     dtype = "int16" if file.subtype in ("PCM_16", "PCM_S8", "PCM_U8") else "float32"
     promised = max(file.frames, containers.nist_frames(path) if file.format == "NIST" else 0)
     return _Stream(file.samplerate, file.channels, _blocks(path, file, dtype, promised))

@@ -13,13 +13,13 @@ import soundfile
 
 from deepspeech2.cli import UserError
 
-CHUNKS = "RIFF|RIFX|RF64|riff|data|FORM|SSND|Data Size|Riff size"
+CHUNKS = "RF64|riff|data|SSND|Data Size|Riff size|(RIFF|RIFX|FORM)"  # the last are of all chunks
 CHUNK_LENGTH = rf"^\s*(?:{CHUNKS})\s*:\s*(\d+) \(should be (\d+)\)"
 UNKNOWN_LENGTH = 0x7FFFF000  # from here on, a length was written by a program that streams
 # Where libsndfile's parser stopped, or an AU's sound ends.
 STOPPED = r"(?:Unknown chunk marker|Have 0 marker).* at position (\w+)"
 AU_END = r"\.snd\s+Data Offset : (\d+)\s+Data Size   : (\d+)$"
-STRAY, LOOKED_AT = 1 << 10, 1 << 20  # bytes behind the sound: what does not matter, what is read
+STRAY, LOOKED_AT = 1 << 10, 1 << 20  # bytes that do not matter; bytes read behind the sound
 MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 OGG_FIRST, OGG_LAST = 2, 4  # flags of a page
 
@@ -40,7 +40,7 @@ def require_chunks(path: str) -> None:
     """Refuse a CAF file that ends within a chunk; one of the length -1 goes on to the end."""
     place, end = 8, os.path.getsize(path)
     with open(path, "rb") as file:
-        while place < end:
+        while place + 12 <= end:
             file.seek(place + 4)
             size = int.from_bytes(file.read(8), "big", signed=True)
             place = end if size < 0 else place + 12 + size
@@ -84,8 +84,9 @@ def require_right_length(path: str, sound: soundfile.SoundFile) -> None:
     libsndfile tells lengths that it corrected, and where no chunk begins behind the sound.
     """
     told = sound.extra_info
-    for declared, actual in re.findall(CHUNK_LENGTH, told, re.M):
-        if int(actual) < int(declared) < UNKNOWN_LENGTH:
+    for whole, declared, actual in re.findall(CHUNK_LENGTH, told, re.M):
+        stray = STRAY if whole and sound.format in ("WAV", "WAVEX", "AIFF") else 0
+        if int(actual) + stray < int(declared) < UNKNOWN_LENGTH:
             raise cut(path)
     stopped, au = re.search(STOPPED, told), re.search(AU_END, told, re.M)
     ends = stopped and sound.format != "W64" and re.search("Exiting parser|Have 0 marker", told)

@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import re
 import tarfile
 import unicodedata
 
@@ -718,6 +719,22 @@ def test_json_lines_in_gzip_are_no_archive(tmp_path, name):
             folder / "x.jsonl.gz", [json.loads((folder / "cuts.jsonl").read_text())]
         )
     done = run_corpus(name, source, tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_archive_of_the_oldest_kind(tmp_path):
+    """Before `ustar`: its headers have no mark."""
+    folder = librispeech(tmp_path / "l")
+    with tarfile.open(tmp_path / "x.tar", "w", format=tarfile.USTAR_FORMAT) as archive:
+        archive.add(folder, "l")
+    content = bytearray((tmp_path / "x.tar").read_bytes())
+    for found in [*re.finditer(b"ustar", content)]:
+        start = found.start() - 257
+        content[start + 257 : start + 512] = bytes(255)
+        content[start + 148 : start + 156] = b" " * 8
+        content[start + 148 : start + 156] = b"%06o\0 " % sum(content[start : start + 512])
+    (tmp_path / "x.tar").write_bytes(content)
+    done = run_corpus("librispeech", tmp_path / "x.tar", tmp_path / "out")
     assert done.returncode == 0, done.stderr
 
 

@@ -51,7 +51,7 @@ def is_archive(path: Path) -> bool:
         if start.startswith(magic):  # `members` names the damage
             with contextlib.suppress(*DAMAGE, EOFError, OSError), opener(path) as unpacked:
                 return unpacked.read(512)[257:262] == b"ustar"
-    return start.startswith((*OPENERS, b"PK\x03\x04")) or start[257:262] == b"ustar"
+    return start.startswith((*OPENERS, b"PK\x03\x04")) or tarfile.is_tarfile(path)
 
 
 def members(

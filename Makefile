@@ -4,6 +4,7 @@
 #             ARCHIVE=PATH: AN4 from a file; BENCH="--rounds 5": options of benchmarks/bench.py
 # make bench-growth   time and memory for ten and a hundred times as many utterances (ENGINE=NAME)
 # make faults N=20   cut the power at so many moments of a run (as root); the suite cuts once
+# make fuzz N=100000  so many damaged files for each reader (FUZZ="--help": what else)
 # make clean  remove results and .venv
 # make test-ascend   on a machine with an Ascend NPU: does it compute there what it should?
 
@@ -12,7 +13,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet
 
-.PHONY: all test faults test-ascend bench bench-growth bench-inputs clean
+.PHONY: all test faults fuzz test-ascend bench bench-growth bench-inputs clean
 
 all: $(VENV)/.installed
 	$(BIN)/snakemake
@@ -25,6 +26,9 @@ test: $(VENV)/.installed
 
 faults: $(VENV)/.installed
 	$(BIN)/python -m pytest -v tests/faults
+
+fuzz: $(VENV)/.installed
+	$(BIN)/python tests/fuzz/driver.py --cases $(or $(N),300) $(FUZZ)
 
 # The engines' own Python is found by profiles/ascend/python (docs/hardware.md).
 test-ascend: $(VENV)/.installed

@@ -51,7 +51,7 @@ SLOW = (
 # Files whose tests share nothing: any worker takes any of them. The others stay whole.
 SPREAD = (
     *("test_workflow", "test_training", "test_compare", "test_cli", "test_network", "test_config"),
-    *("test_ascend", "test_export"),
+    *("test_ascend", "test_export", "test_fuzz"),
 )
 
 

@@ -1,10 +1,14 @@
 """AN4's packagings, made small, and hostile or damaged archives."""
 
+import bz2
 import gzip
 import hashlib
 import io
+import lzma
+import resource
 import tarfile
 import tempfile
+import time
 import zipfile
 from pathlib import Path
 
@@ -275,3 +279,85 @@ def test_a_table_of_hashes_that_is_none(tmp_path):
 def test_a_fetched_archive_that_is_damaged_names_the_command(tmp_path):
     (tmp_path / "archive").write_bytes(b"\x1f\x8bx")
     refuse(tmp_path / "archive", None, f"--force {tmp_path}/archive")
+
+
+CASES = {  # damaged archives of which no table of hashes is given
+    "gz_bitflip.tar.gz": "CRC check failed",
+    "gz_no_trailer.tar.gz": "ended before",
+    "header.tar": "damaged header",
+    "cut_at_member.tar": "cut short",
+    "wav_cut.tar": "cut short",
+    "sph_cut.tar": "cut short",
+    "float.tar": "samples as float32",
+    "dup_etc.tar": "duplicate",
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_cases_of_damage(shared, name):
+    folder = shared / "cases" / "an4_damage_accepted"
+    assert len(layouts.create("an4", folder / "good.tar.gz").read(lambda *_: None)) == 4
+    with pytest.raises(UserError, match=CASES[name]):
+        layouts.create("an4", folder / name).read(lambda *_: None)
+
+
+OPENED = {"": bytes, ".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}
+
+
+@pytest.mark.parametrize("suffix", OPENED)
+def test_every_cut_and_every_damaged_header_is_refused(tmp_path, suffix):
+    whole = gzip.decompress(write_tar(tmp_path / "whole", files("raw")).read_bytes())
+    with tarfile.open(fileobj=io.BytesIO(whole)) as archive:
+        heads = [member.offset for member in archive]
+    packed = OPENED[suffix](whole)
+    end = len(packed if suffix else whole.rstrip(b"\0"))  # zeros fill up the last block
+    cuts = [packed[: end * place // 40] for place in range(1, 40)]
+    cuts += [OPENED[suffix](whole[:head]) for head in heads]
+    damaged = []
+    for head in heads:  # a checksum, a name and a size
+        for place in (head + 150, head + 3, head + 130):
+            data = bytearray(whole)
+            data[place] ^= 1
+            damaged.append(OPENED[suffix](bytes(data)))
+    path = tmp_path / f"an4.tar{suffix}"
+    for data in (*cuts, *damaged):
+        path.write_bytes(data)
+        with pytest.raises(UserError):
+            layouts.create("an4", path).read(lambda *_: None)
+
+
+@pytest.mark.parametrize("behind", [b"\0" * 20_000, b"x", b"x" * 10_240])
+def test_what_is_behind_an_archives_end(tmp_path, behind):
+    whole = gzip.decompress(write_tar(tmp_path / "whole", files("raw")).read_bytes())
+    path = tmp_path / "an4.tar"
+    path.write_bytes(whole + behind)
+    if behind.strip(b"\0"):
+        with pytest.raises(UserError, match="behind its end"):
+            layouts.create("an4", path).read(lambda *_: None)
+    else:
+        assert len(layouts.create("an4", path).read(lambda *_: None)) == 3
+
+
+@pytest.mark.parametrize("size", [(4 << 20) - 512, (1 << 20) - 512])
+def test_long_names_are_counted(tmp_path, size):
+    """Six gigabytes of names in some megabytes."""
+    name = tarfile.TarInfo("././@LongLink")
+    name.type, name.size = b"L", size
+    member = name.tobuf(tarfile.GNU_FORMAT) + b"n" * (size - 1) + bytes(1 + -size % 512)
+    member += tarfile.TarInfo("x").tobuf(tarfile.GNU_FORMAT)
+    one = gzip.compress(member * 16)
+    path = tmp_path / "an4.tar.gz"
+    path.write_bytes(one * ((6 << 30) // len(member) // 16))
+    start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(UserError, match="larger than any"):
+        layouts.create("an4", path).read(lambda *_: None)
+    assert time.monotonic() - start < 5
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300 << 10
+
+
+def test_recordings_that_only_the_lists_name(tmp_path):
+    content = files()
+    content["an4/etc/an4_train.fileids"] = b"an4_clstk/fash/an1-fash-b\nan4_clstk/fash/an9-fash-b\n"
+    source = write_tar(tmp_path / "an4.tar.gz", content)
+    with pytest.raises(UserError, match="no_audio.*an9-fash-b"):
+        layouts.create("an4", source).read(lambda *_: None)

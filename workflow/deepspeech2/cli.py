@@ -38,10 +38,16 @@ OUT_OF_MEMORY = "out of memory; use a smaller batch size, fewer processes or sho
 
 
 class UserError(Exception):
-    """A failure that the user can mend. The text says what is wrong, where, and what to do."""
+    """A failure that the user can mend. The text says what is wrong, where, and what to do.
+
+    It is one line, without characters that a terminal obeys.
+    """
 
     def __str__(self) -> str:
         text = " ".join(super().__str__().split())
+        if not text.isprintable():
+            escaped = (c if c.isprintable() else ascii(c)[1:-1] for c in text)
+            text = "".join(escaped)
         return text if len(text) <= MAX_MESSAGE else text[:MAX_MESSAGE] + "..."
 
 

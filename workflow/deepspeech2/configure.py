@@ -44,6 +44,7 @@ PATHS = {
 }
 MAX_VALUES, MAX_DEPTH, MAX_NUMBER = 100_000, 50, 100_000
 NUMBER = re.compile(r"[-+]?(\d{1,18}|\d*\.\d+|\d+\.\d*)([eE][-+]?\d+)?")
+HALF = re.compile("[\ud800-\udfff]")  # of a character
 WORDS = {"true": True, "false": False, "null": None, "~": None}  # YAML's
 OVERRIDES = {"archive": "datasets", "checkpoint": "models"}
 
@@ -83,9 +84,10 @@ def complete(
 
 
 def require_small(given: Any) -> None:
-    """Refuse a configuration that unfolds to more values than anybody writes.
+    """Refuse a configuration that unfolds to more values than anybody writes, or is no Unicode.
 
-    In YAML a few lines of aliases are billions of values, or a value that holds itself.
+    In YAML a few lines of aliases are billions of values, or a value that holds itself; and bytes
+    of a command line that are not UTF-8 are half characters.
     """
     waiting, count = [(given, 0)], 0
     while waiting:
@@ -93,6 +95,7 @@ def require_small(given: Any) -> None:
         children = value.values() if isinstance(value, dict) else value
         if isinstance(value, (dict, list)):
             count += len(value) + 1
+            waiting += ((key, depth + 1) for key in value if isinstance(value, dict))
             waiting += ((child, depth + 1) for child in children)
         if count > MAX_VALUES or depth > MAX_DEPTH:
             raise UserError(
@@ -101,6 +104,8 @@ def require_small(given: Any) -> None:
             )
         if isinstance(value, (str, int)) and not -MAX_NUMBER < _size(value) < MAX_NUMBER:
             raise UserError(f"config: a value of more than {MAX_NUMBER} characters or bits")
+        if isinstance(value, str) and HALF.search(value):
+            raise UserError(f"config: {value!r:.100}: not Unicode text; correct it")
 
 
 def _size(value: str | int) -> int:

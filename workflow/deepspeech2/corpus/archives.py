@@ -26,7 +26,8 @@ FETCHED = "archive"  # the name that the workflow gives to a fetched archive
 OPENERS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
 DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 CHUNK = 1 << 20  # bytes
-MAX_HEADER = 4 << 20  # bytes; what tarfile reads at once for a long name
+MAX_HEADER = 1 << 20  # bytes; what tarfile reads at once for a long name
+HEADERS, ROOM = 16 << 20, 8192  # bytes beside the members' content, and for each member
 Chunks = Iterator[bytes]
 
 
@@ -100,7 +101,12 @@ class Guard:
 
     def __call__(self, name: str, size: int) -> None:
         parts = PurePosixPath(name.replace("\\", "/")).parts
-        if ".." in parts or name.startswith(("/", "\\")) or re.match(r"^[A-Za-z]:", name):
+        if (
+            not name
+            or ".." in parts
+            or name.startswith(("/", "\\"))
+            or re.match(r"^[A-Za-z]:", name)
+        ):
             raise UserError(f"{self.source}: member {name!r} points outside the archive's folder")
         self.count, self.total = self.count + 1, self.total + size
         most = self.limits
@@ -144,32 +150,49 @@ def _tar_members(source: Path, guard: Guard, wanted) -> Iterator[tuple]:
     with open(source, "rb") as file:
         start = file.read(6)
     opened = next((o for magic, o in OPENERS.items() if start.startswith(magic)), open)
-    with (
-        opened(source, "rb") as stream,
-        tarfile.open(fileobj=_Bounded(stream), mode="r:") as archive,
-    ):
-        for member in archive:
-            if member.isdir():
-                guard(member.name, 0)
-                continue
-            if not member.isreg():
-                raise UserError(f"{source}: member {member.name!r} is a link or device, no file")
-            guard(member.name, member.size)
-            file = archive.extractfile(member) if wanted(member.name) else None
-            yield member.name, file, member.size
-            archive.members = []  # tarfile would remember every member
+    with opened(source, "rb") as unpacked:
+        stream = _Bounded(unpacked, guard)
+        with tarfile.open(fileobj=stream, mode="r:") as archive:
+            for member in archive:
+                if member.isdir():
+                    guard(member.name, 0)
+                    continue
+                if not member.isreg():
+                    raise UserError(
+                        f"{source}: member {member.name!r} is a link or device, no file"
+                    )
+                guard(member.name, member.size)
+                file = archive.extractfile(member) if wanted(member.name) else None
+                yield member.name, file, member.size
+                archive.members = []  # tarfile would remember every member
+        stream.finish()
 
 
 class _Bounded:
-    """A stream that refuses large reads: tarfile reads long names whole before they are seen."""
+    """A stream that refuses large reads, and much that is no content of members.
 
-    def __init__(self, stream):
-        self._stream, self.seek, self.tell = stream, stream.seek, stream.tell
+    tarfile reads long names whole before they are seen, and takes a damaged header for the end.
+    """
+
+    def __init__(self, stream, guard: Guard):
+        self._stream, self._guard, self._last = stream, guard, b""
+        self.seek, self.tell = stream.seek, stream.tell
 
     def read(self, size: int = -1) -> bytes:
-        if not 0 <= size <= MAX_HEADER + tarfile.BLOCKSIZE:
+        if not 0 <= size <= max(MAX_HEADER, CHUNK) + tarfile.BLOCKSIZE:
             raise tarfile.ReadError("a header that is larger than any name")
-        return self._stream.read(size)
+        self._last = self._stream.read(size)
+        if self.tell() > self._guard.total + ROOM * self._guard.count + HEADERS:
+            raise tarfile.ReadError("headers or an end that are larger than any")
+        return self._last
+
+    def finish(self) -> None:
+        """Read what follows the end's mark, where a compressed stream has its checksum."""
+        if self._last != bytes(tarfile.BLOCKSIZE):
+            raise tarfile.ReadError("cut short or a damaged header, there is no end's mark")
+        while self.read(CHUNK):
+            if self._last.strip(b"\0"):
+                raise tarfile.ReadError("another archive, or damage, behind its end")
 
 
 def _zip_members(source: Path, guard: Guard, wanted) -> Iterator[tuple]:

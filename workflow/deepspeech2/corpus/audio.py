@@ -79,11 +79,15 @@ class _Forward(soundfile.SoundFile):
 
 
 class _Stream(NamedTuple):
-    """Sound as it is decoded: blocks are (n, channels) int16 or float32."""
+    """Sound as it is decoded: blocks are (n, channels) int16 or float32.
+
+    `notes` on the file are complete when all is decoded.
+    """
 
     rate: int
     channels: int
     blocks: Iterator[np.ndarray]
+    notes: list[str]
 
 
 def read(path: str | Path) -> Audio:
@@ -94,7 +98,9 @@ def read(path: str | Path) -> Audio:
             count += len(block)
             _require_short(count, stream, path)
             blocks.append(block)
-    return _finish(np.concatenate(blocks) if blocks else np.zeros((0, 1), "i2"), stream.rate, path)
+    samples = np.concatenate(blocks) if blocks else np.zeros((0, 1), "i2")
+    found = _finish(samples, stream.rate, path)
+    return Audio(found.samples, [*found.notes, *stream.notes])
 
 
 def read_segments(
@@ -180,8 +186,7 @@ def length(path: str | Path) -> tuple[int, list[str]]:
         plain = (file.format, file.subtype, file.samplerate, file.channels) == PLAIN
         usual = MIN_SAMPLES <= file.frames <= MAX_SECONDS * SAMPLE_RATE
         if plain and usual:
-            containers.require_right_length(str(path), file)
-            return file.frames, []
+            return file.frames, containers.require_right_length(str(path), file)
     samples, notes = read(path)
     return len(samples), notes
 
@@ -273,8 +278,10 @@ def _open(path: str, stack: contextlib.ExitStack) -> _Stream:
     if form:
         return _ffmpeg(path, form, stack)
     try:
-        source = _riff(path)
-        file = stack.enter_context(_Forward(path if source is None else io.BytesIO(source)))
+        source: Any = _riff(path)
+        if start.startswith(containers.FLAC):
+            source = stack.enter_context(containers.Unsized(path))
+        file = stack.enter_context(_Forward(path if source is None else source))
     except soundfile.LibsndfileError:
         form = FFMPEG.get(os.path.splitext(path)[1].lower())
         if form is None or not os.path.exists(path):
@@ -287,11 +294,21 @@ def _open(path: str, stack: contextlib.ExitStack) -> _Stream:
     if file.format == "CAF":
         containers.require_chunks(path)
     dtype = "int16" if file.subtype in ("PCM_16", "PCM_S8", "PCM_U8") else "float32"
-    promised = max(file.frames, containers.nist_frames(path) if file.format == "NIST" else 0)
-    return _Stream(file.samplerate, file.channels, _blocks(path, file, dtype, promised))
+    promised = file.frames
+    if file.format == "NIST":
+        promised = containers.nist_frames(path)
+    elif file.format == "FLAC":
+        promised = getattr(source, "frames", promised)
+    return _stream(path, file, dtype, promised)
 
 
-def _blocks(path: str, file: soundfile.SoundFile, dtype: str, promised: int) -> Iterator:
+def _stream(path: str, file: soundfile.SoundFile, dtype: str, promised: int) -> _Stream:
+    notes: list[str] = []
+    blocks = _blocks(path, file, dtype, promised, notes)
+    return _Stream(file.samplerate, file.channels, blocks, notes)
+
+
+def _blocks(path: str, file: Any, dtype: str, promised: int, notes: list[str]) -> Iterator:
     """All that the decoder gives; fewer samples than `promised` are a cut file."""
     count = 0
     while True:
@@ -301,12 +318,14 @@ def _blocks(path: str, file: soundfile.SoundFile, dtype: str, promised: int) -> 
             yield block
         if len(block) < BLOCK:
             break
-    containers.require_right_length(path, file)
+    notes += containers.require_right_length(path, file)
     if count < promised < UNKNOWN_FRAMES:
         raise containers.cut(path)
+    if count > promised > 0 and file.format in ("FLAC", "NIST"):
+        raise UserError(f"{path}: more sound than its header says; encode it again")
 
 
-def _riff(path: str) -> bytes | None:
+def _riff(path: str) -> io.BytesIO | None:
     """What libsndfile should read in place of a WAV: its MP3 data, or a copy with a right length.
 
     None where it can read the file itself.
@@ -327,7 +346,7 @@ def _riff(path: str) -> bytes | None:
             start = file.tell()
             left = os.fstat(file.fileno()).st_size - start
             if tag == 0x55:  # MP3
-                return file.read(min(size, left) if size else left)
+                return io.BytesIO(file.read(min(size, left) if size else left))
             if size or not left or left > 4 * MAX_VALUES:
                 return None
             follows = file.read(8)
@@ -336,22 +355,20 @@ def _riff(path: str) -> bytes | None:
             # The program that wrote it never came back to its header.
             file.seek(0)
             head = file.read(start - 4)
-            return (
-                head[:4]
-                + (start + left - 8).to_bytes(4, "little")
-                + head[8:]
-                + (left.to_bytes(4, "little") + file.read()[4:])
-            )
+            lengths = ((start + left - 8).to_bytes(4, "little"), left.to_bytes(4, "little"))
+            return io.BytesIO(head[:4] + lengths[0] + head[8:] + lengths[1] + file.read()[4:])
     return None
 
 
-def _mp3(path: str, file: Any, data: bytes | None, stack: contextlib.ExitStack) -> _Stream:
+def _mp3(path: str, file: Any, source: Any, stack: contextlib.ExitStack) -> _Stream:
     """An MP3, whose length is that of its frames.
 
     libsndfile stops at the length that it guesses, but for a pipe, which has none. Where the table
     in the first frame counts all, libsndfile reads the file itself, without the encoder's delay.
     """
-    if data is None:
+    if source is not None:
+        data = source.getvalue()
+    else:
         opened = stack.enter_context(Path(path).open("rb"))  # noqa: SIM115
         data = stack.enter_context(mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ))
     found = mpeg.frames(data)
@@ -361,8 +378,12 @@ def _mp3(path: str, file: Any, data: bytes | None, stack: contextlib.ExitStack) 
         raise UserError(f"{path}: damaged (no MP3 frame at byte {found.lost}); replace the file")
     if found.cut or (found.declared or 0) > len(found.slices):
         raise containers.cut(path)
+    if found.damaged:
+        raise UserError(f"{path}: damaged (the table of its MP3 frames); replace the file")
+    notes = ["began with what is no sound"] * found.skipped
     if found.declared == len(found.slices):
-        return _Stream(file.samplerate, file.channels, _blocks(path, file, "float32", file.frames))
+        stream = _stream(path, file, "float32", file.frames)
+        return stream._replace(notes=notes)
     reading, writing = os.pipe()
 
     def feed() -> None:
@@ -377,7 +398,7 @@ def _mp3(path: str, file: Any, data: bytes | None, stack: contextlib.ExitStack) 
     piped = stack.enter_context(_Forward(reading, closefd=False))
     # A decoder may need a frame or two to begin.
     promised = (len(found.slices) - 2) * found.samples
-    return _Stream(piped.samplerate, piped.channels, _blocks(path, piped, "float32", promised))
+    return _stream(path, piped, "float32", promised)._replace(notes=notes)
 
 
 def _ffmpeg(path: str, form: str, stack: contextlib.ExitStack) -> _Stream:
@@ -429,4 +450,4 @@ def _ffmpeg(path: str, form: str, stack: contextlib.ExitStack) -> _Stream:
         if count < (seconds - 0.15) * rate:
             raise containers.cut(path)
 
-    return _Stream(rate, channels, blocks())
+    return _Stream(rate, channels, blocks(), [])

@@ -5,6 +5,7 @@ A length is a hint, and proof of a cut file only where it is plausible (`UNKNOWN
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import zlib
@@ -20,6 +21,19 @@ UNKNOWN_LENGTH = 0x7FFFF000  # from here on, a length was written by a program t
 STOPPED = r"(?:Unknown chunk marker|Have 0 marker).* at position (\w+)"
 AU_END = r"\.snd\s+Data Offset : (\d+)\s+Data Size   : (\d+)$"
 STRAY, LOOKED_AT = 1 << 10, 1 << 20  # bytes that do not matter; bytes read behind the sound
+STOPPED_SHORT = r"calculated from length of 'SSND' chunk \((\d+)\)"
+WIDTHS = {
+    "PCM_U8": (1,),
+    "PCM_16": (2,),
+    "PCM_24": (3, 4),
+    "PCM_32": (4,),
+    "FLOAT": (4,),
+    "DOUBLE": (8,),
+    "ULAW": (1,),
+    "ALAW": (1,),
+}
+TAGS = (b"TAG", b"ID3", b"id3 ", b"APETAGEX")  # known not to be sound
+FLAC, FLAC_TOTAL = b"fLaC", slice(21, 26)  # bytes with 36 bits of a FLAC's number of samples
 MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 OGG_FIRST, OGG_LAST = 2, 4  # flags of a page
 
@@ -33,7 +47,9 @@ def nist_frames(path: str) -> int:
     """How many samples of each channel a NIST Sphere file's header promises."""
     with open(path, "rb") as file:
         found = re.search(rb"^sample_count -i (\d{1,18})\s*$", file.read(1024), re.M)
-    return int(found.group(1)) if found else 0
+    if not found:
+        raise UserError(f"{path}: no sample_count in its header; replace the file")
+    return int(found.group(1))
 
 
 def require_chunks(path: str) -> None:
@@ -78,21 +94,59 @@ def _ogg_crc(page: bytes) -> int:
     return int(f"{crc:032b}"[::-1], 2)
 
 
-def require_right_length(path: str, sound: soundfile.SoundFile) -> None:
-    """Refuse a file whose header promises more sound than there is, or leaves some out.
+class Unsized(io.FileIO):
+    """A FLAC as if its writer had not known its length (`frames`), where libsndfile would stop."""
+
+    def __init__(self, path: str):
+        super().__init__(path)
+        head = super().read(FLAC_TOTAL.stop)
+        self.frames = int.from_bytes(head[FLAC_TOTAL], "big") % (1 << 36)
+        self.head = head[: FLAC_TOTAL.start] + bytes([head[FLAC_TOTAL.start] & 0xF0]) + bytes(4)
+        self.seek(0)
+
+    def readinto(self, buffer) -> int:
+        """As of any file."""
+        place, count = self.tell(), super().readinto(buffer)
+        head = self.head[place : place + count]
+        memoryview(buffer)[: len(head)] = head
+        return count
+
+
+def require_right_length(path: str, sound: soundfile.SoundFile) -> list[str]:
+    """Refuse a file whose header promises more sound than there is, or leaves some out; notes.
 
     libsndfile tells lengths that it corrected, and where no chunk begins behind the sound.
     """
     told = sound.extra_info
+    shown = {
+        name: re.search(rf"^\s*{name}\s*: (\d+)$", told, re.M) for name in ("Block Align", "Frames")
+    }
+    align, frames = (int(found[1]) if found else 0 for found in shown.values())
+    if align and align / sound.channels not in WIDTHS.get(sound.subtype, (align / sound.channels,)):
+        raise UserError(
+            f"{path}: {align} bytes a sample by its header, but {sound.subtype}; correct the header"
+        )
     for whole, declared, actual in re.findall(CHUNK_LENGTH, told, re.M):
         stray = STRAY if whole and sound.format in ("WAV", "WAVEX", "AIFF") else 0
         if int(actual) + stray < int(declared) < UNKNOWN_LENGTH:
             raise cut(path)
+    counted = re.search(STOPPED_SHORT, told)
     stopped, au = re.search(STOPPED, told), re.search(AU_END, told, re.M)
     ends = stopped and sound.format != "W64" and re.search("Exiting parser|Have 0 marker", told)
     if au or ends:
         with open(path, "rb") as file:
             file.seek(int(au[1]) + int(au[2]) if au else int(stopped[1], 0))
-            left = len(file.read(LOOKED_AT).strip(b"\0"))
-        if left > STRAY:
-            raise UserError(f"{path}: {left} bytes or more behind its sound; correct the header")
+            data = file.read(LOOKED_AT).strip(b"\0")
+        if len(data) > STRAY:
+            raise UserError(
+                f"{path}: {len(data)} bytes or more behind its sound; correct the header"
+            )
+        if data and not data.startswith(TAGS):
+            return ["left bytes behind its sound"]
+    if counted and 0 < frames < UNKNOWN_LENGTH:
+        if int(counted[1]) < frames:
+            raise cut(path)
+        raise UserError(
+            f"{path}: a header that tells of {frames} samples and of {counted[1]}; correct it"
+        )
+    return []

@@ -15,6 +15,8 @@ KBIT_2 = (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)  # MPEG 
 RATES = (44100, 48000, 32000)  # Hz, of MPEG 1
 TABLES = (b"Xing", b"Info", b"VBRI")
 MARK = re.compile(rb"\xff|ID3|TAG|APETAGEX")
+FFMPEG_SUMS = 190  # bytes, wherever the sum is; LAME those before it
+TABLE_PLACES = (13, 21, 36)  # in a frame
 TABLE_WITHIN = 44  # bytes of a frame in which a table's name begins
 
 
@@ -22,7 +24,8 @@ class Frames(NamedTuple):
     """The frames with sound as slices of the data, and what is known of them.
 
     `declared` is how many the table tells, None without one; `cut` says that the last lacks bytes,
-    `lost` is where between frames something else than a tag is, 0 if nowhere.
+    `lost` is where between frames something else than a tag is, 0 if nowhere. `skipped` says
+    that something comes before them, `damaged` that a table is not as it was written.
     """
 
     slices: list[tuple[int, int]]
@@ -30,6 +33,8 @@ class Frames(NamedTuple):
     declared: int | None
     cut: bool
     lost: int
+    skipped: bool
+    damaged: bool
 
 
 def frames(data) -> Frames | None:
@@ -39,10 +44,11 @@ def frames(data) -> Frames | None:
     """
     slices: list[tuple[int, int]] = []
     declared, cut, samples, place = None, False, 0, _after_tags(data, 0)
-    lost, sure, stray = 0, False, 0
+    lost, sure, stray, skipped, damaged = 0, False, 0, False, False
     while place + 4 <= len(data):
         header = _header(data[place : place + 4])
         if header is None or not (sure or _follows(data, place + header[0])):
+            skipped = skipped or (not slices and bool(data[place]))
             stray = stray or place
             sure, place = False, _after_tags(data, _next(data, place))
             continue
@@ -57,9 +63,11 @@ def frames(data) -> Frames | None:
             slices.append((place, place + length))
         elif declared is None and not slices:
             declared = _declared(data[place + table : place + table + 18])
+        if table is not None or len(slices) == 1:
+            damaged = damaged or _is_damaged(bytes(data[place : place + length]), table)
         behind = _after_tags(data, place + length)
         sure, stray, place = behind == place + length, 0, behind
-    return Frames(slices, samples, declared, cut, lost) if slices or cut else None
+    return Frames(slices, samples, declared, cut, lost, skipped, damaged) if slices or cut else None
 
 
 def _follows(data, place: int) -> bool:
@@ -108,3 +116,35 @@ def _declared(table: bytes) -> int | None:
         return int.from_bytes(table[14:18], "big")
     has_count = len(table) >= 12 and table[7] & 1
     return int.from_bytes(table[8:12], "big") if has_count else None
+
+
+def _is_damaged(frame: bytes, table: int | None) -> bool:
+    """Whether a frame's table has not the sum that LAME and FFmpeg write, or lacks its name."""
+    flags = 0 if table is None else int.from_bytes(frame[table + 4 : table + 8], "big")
+    if table is None or not flags & 4:
+        return frame[table or 0 :][:4] != b"VBRI" and _has_shares(frame)
+    place = table + 42 + sum(size for bit, size in enumerate((4, 4, 100, 4)) if flags >> bit & 1)
+    told = int.from_bytes(frame[place : place + 2], "big")
+    if len(frame) < place + 2 or not told:
+        return False
+    blank = (frame[:place] + bytes(2) + frame[place + 2 :]).ljust(FFMPEG_SUMS, b"\0")
+    return told not in (_crc(frame[:place]), _crc(blank[:FFMPEG_SUMS]))
+
+
+def _crc(data: bytes) -> int:
+    crc = 0
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ 0xA001 * (crc & 1)
+    return crc
+
+
+def _has_shares(frame: bytes) -> bool:
+    """Whether a frame has the hundred rising numbers of a table."""
+    for place in TABLE_PLACES:
+        shares = frame[place + 16 : place + 116]
+        rises = sum(low <= high for low, high in zip(shares, shares[1:]))
+        if len(shares) == 100 and rises >= 90 and shares[90] > shares[10] + 100:
+            return True
+    return False

@@ -25,7 +25,7 @@ def read(tables: Mapping[str, Path]) -> tuple[Published, list[str]]:
             ).astype(float)
             if not frame.index.is_unique:
                 raise ValueError("a batch size appears twice")
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError) as error:
             reason = " ".join(str(error).split())
             raise UserError(
                 f"{path}: not a table of numbers with a column batch_size ({reason:.200})"

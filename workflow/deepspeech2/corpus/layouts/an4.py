@@ -12,9 +12,9 @@ dashes, so no member can choose where it is written.
 
 from __future__ import annotations
 
-import io
 import itertools
 import re
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Optional
@@ -36,6 +36,8 @@ AUDIO_MEMBER = re.compile(
 )
 AUDIO_FOLDER = re.compile(r"(?:^|/)wav/(?:an4_clstk|an4test_clstk)/[A-Za-z0-9]+/[^./][^/]*$")
 TEXT_MEMBER = re.compile(r"(?:^|/)etc/an4_(?:train|test)\.transcription$")
+LIST_MEMBER = re.compile(r"(?:^|/)etc/an4_(?:train|test)\.fileids$")
+LISTED = re.compile(rb"(?m)^an4(?:test)?_clstk/[A-Za-z0-9]+/([A-Za-z0-9-]+)\s*$")
 UTTERANCE_ID = re.compile(r"[A-Za-z0-9-]+\)")
 MAX_LINE = 10_000  # characters; the longest transcription has about 100
 
@@ -57,7 +59,7 @@ class Layout(layouts.Layout):
         return next(filter(TEXT_MEMBER.search, names), None)
 
     def read(self, keep: layouts.Keep) -> list[Utterance]:
-        source, texts = self.source, {}
+        source, texts, listed = self.source, {}, set()
         utterances: dict[str, Utterance] = {}
         self.passed_over.clear()
         for name, data in _members(source):
@@ -65,6 +67,9 @@ class Layout(layouts.Layout):
             if data is None:
                 lost = AUDIO_FOLDER.search(name) and folders.kind(name) == "audio"
                 self.pass_over("unreadable" if lost else OTHER, where)
+                continue
+            if LIST_MEMBER.search(name):
+                listed.update(map(bytes.decode, LISTED.findall(data)))
                 continue
             match = AUDIO_MEMBER.search(name)
             if not match:
@@ -82,7 +87,7 @@ class Layout(layouts.Layout):
                 f"{source}: no AN4 audio in it (looked for wav/an4_clstk/<speaker>/<id>.raw, .sph, "
                 ".wav); give AN4's archive or its unpacked folder"
             )
-        for name in sorted(texts.keys() - utterances.keys()):
+        for name in sorted((texts.keys() | listed) - utterances.keys()):
             self.pass_over("no_audio", f"utterance {name}")
         found = []
         for name, utterance in utterances.items():
@@ -112,7 +117,7 @@ Members = Iterator[tuple[str, Optional[bytes]]]  # names and contents
 
 
 def _matters(name: str) -> bool:
-    return bool(AUDIO_MEMBER.search(name) or TEXT_MEMBER.search(name))
+    return any(kind.search(name) for kind in (AUDIO_MEMBER, TEXT_MEMBER, LIST_MEMBER))
 
 
 def _members(source: Path) -> Members:
@@ -168,15 +173,18 @@ def _samples(data: bytes, suffix: str, where: str) -> np.ndarray:
 
 
 def _decode(data: bytes, where: str) -> np.ndarray:
-    import soundfile  # not needed for the raw packaging
-
-    try:
-        with soundfile.SoundFile(io.BytesIO(data)) as file:
-            if (file.samplerate, file.channels) != (audio.SAMPLE_RATE, 1):
-                raise UserError(f"{where}: {file.samplerate} Hz, {file.channels} channels: not AN4")
-            return file.read(dtype="int16")
-    except (soundfile.LibsndfileError, RuntimeError) as error:
-        raise UserError(f"{where}: not readable as audio ({error})") from None
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        try:
+            samples, notes = audio.read(file.name)
+        except UserError as error:
+            raise UserError(str(error).replace(file.name, where)) from None
+    changed = [note for note in notes if "resampled" in note or "averaged" in note]
+    if samples.dtype != np.int16 or changed:
+        what = "; ".join(changed) or f"samples as {samples.dtype}"
+        raise UserError(f"{where}: not 16 kHz, 16 bit and mono, so not AN4 ({what})")
+    return samples
 
 
 def _transcripts(data: bytes, where: str) -> Iterator[tuple[str, str]]:

@@ -279,20 +279,23 @@ READERS["training texts"] = Reader(
 )  # fmt: skip
 
 
-# What the workflow wrote: any edit is refused by its seal; and where the seal was made anew, what
-# has another shape is one line.
-def _resealed(data: bytes, random: Random) -> bytes:
+# What the workflow wrote: any edit is refused by its seal. Another version has other keys, and a
+# seal that fits.
+def _of_another_version(data: bytes, random: Random) -> bytes:
     content = json.loads(data)
-    content.pop(files.SEAL, None)
-    changed = m.value(content, random)
-    if isinstance(changed, dict):
-        changed = {**changed, files.SEAL: files.seal(changed)}
-    return m._encoded(json.dumps(changed))
+    del content[files.SEAL]
+    places = [content]
+    for place in places:
+        inner = place.values() if isinstance(place, dict) else place
+        places += [value for value in inner if value and isinstance(value, (dict, list))]
+    place = random.choice([place for place in places if isinstance(place, dict)])
+    del place[random.choice([*place])]
+    return json.dumps({**content, files.SEAL: files.seal(content)}).encode()
 
 
 def _own(name: str, make: Callable[[Path], list[Path]], read: Callable[[Path], Any]) -> None:
     READERS[f"{name}: edited"] = Reader(make, read, m.json_text, keeps=True)
-    READERS[f"{name}: resealed"] = Reader(make, read, _resealed)
+    READERS[f"{name}: another version"] = Reader(make, read, _of_another_version)
 
 
 def _run(folder: Path) -> None:

@@ -159,20 +159,40 @@ def read_text(path: str | Path) -> str:
         raise UserError(f"{path}: not UTF-8 text; convert it") from None
 
 
-def read_json(path: str | Path) -> Any:
-    """Read JSON; what is missing or broken is a `UserError` that names file and line."""
+def read_json(path: str | Path, hook: Any = None) -> Any:
+    """Read JSON; what is missing or broken is a `UserError` that names file and line.
+
+    `hook` is called with every object, as json's `object_hook`.
+    """
     text = read_text(path)
     try:
-        return json.loads(text)
+        return json.loads(text, object_hook=hook)
     except json.JSONDecodeError as error:
         raise UserError(f"{path}: line {error.lineno}: broken JSON ({error.msg})") from None
     except (RecursionError, ValueError):
         raise UserError(f"{path}: broken JSON (nested too deeply, or an invalid number)") from None
 
 
-def read_sealed(path: str | Path) -> dict[str, Any]:
-    """Read an object that `write_json` wrote. Raises `UserError` if it was altered since."""
-    return require_sealed(read_json(path), path, remedy(path))
+def read_sealed(path: str | Path, then: str = "") -> dict[str, Any]:
+    """Read an object that `write_json` wrote. Raises `UserError` if it was altered since.
+
+    So does asking it for a key that it lacks, as those of another version do. `then` is what to do.
+    """
+    then = then or remedy(path)
+    return require_sealed(read_json(path, lambda data: _Sealed(data, path, then)), path, then)
+
+
+class _Sealed(dict):
+    def __init__(self, data: dict, path: str | Path, then: str):
+        super().__init__(data)
+        self.about = path, then
+
+    def __missing__(self, key: Any) -> Any:
+        path, then = self.about
+        raise UserError(f"{path}: has no {key!r}, so another version wrote it; {then}")
+
+    def __reduce__(self) -> tuple:
+        return _Sealed, (dict(self), *self.about)
 
 
 def require_sealed(data: Any, path: str | Path, then: str) -> dict[str, Any]:

@@ -86,7 +86,7 @@ def main(
         "environment": {**offline["environment"], "versions": offline["versions"]},
         "accuracy_environment": {
             **{key: run[key] for key in ("threads", "versions", "outside")},
-            "eager_versions": agreed.pop("eager_versions"),
+            "eager_versions": agreed["eager_versions"],
             "features_versions": features["versions"],
         },
         "hashes": {
@@ -105,7 +105,7 @@ def main(
             "dropped": features["dropped"],
         },
         "accuracy": accuracy,
-        "agreement": agreed,
+        "agreement": {key: value for key, value in agreed.items() if key != "eager_versions"},
         "offline": {key: value for key, value in offline.items() if key not in ABOUT},
         "single_stream": {
             # Measured once for all batch sizes, so maybe with other threads or versions than this.

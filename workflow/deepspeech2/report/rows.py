@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from deepspeech2.cli import UserError
-from deepspeech2.files import read_json, require_sealed, require_unaltered
+from deepspeech2.files import read_json, read_sealed, require_unaltered
 from deepspeech2.report import FORMAT
 from deepspeech2.scoring import transcripts as transcripts_file
 
@@ -22,7 +22,7 @@ def read_record(path: str | Path) -> dict:
         raise UserError(
             f"{path}: not the record of {folder} that this version writes; run it again"
         )
-    return require_sealed(record, path, "run it again")
+    return read_sealed(path, "run it again")
 
 
 def is_scored(record: dict) -> bool:
@@ -42,7 +42,7 @@ def coverage(record: dict) -> str:
     """How much was scored, and what was not. What is skipped belongs to no split of the corpus."""
     count, corpus, more = record["accuracy"]["coverage"], record.get("corpus", {}), skipped(record)
     if not more:
-        return "scored {scored} of {of} utterances, empty {empty}".format(**count)
+        return "scored {scored} of {of} utterances, empty {empty}".format_map(count)
     if corpus["split"] != "all":
         text = "scored {scored} of {of} utterances, empty {empty}; {more} in all splits"
         return text.format(**count, more=more)

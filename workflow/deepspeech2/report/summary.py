@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Iterable, Sequence
 
@@ -128,9 +129,9 @@ COLUMNS = (
     Column("cpu", "environment.cpu"),
     Column("versions", lambda r: _pairs(r["environment"]["versions"], " ")),
     Column("git_revision", "environment.git_revision"),
-    Column("checkpoint"),
-    Column("parameters"),
-    Column("checkpoint_sha256", "hashes.checkpoint"),
+    Column("checkpoint", lambda r: r["checkpoint"]),
+    Column("parameters", lambda r: r["parameters"]),
+    Column("checkpoint_sha256", lambda r: r["hashes"]["checkpoint"]),
     Column("manifest"),
     Column("dataset_sha256", "hashes.dataset"),
 )  # fmt: skip
@@ -138,10 +139,10 @@ COLUMNS = (
 
 def summarise(records: Sequence[dict], published: Published) -> pd.DataFrame:
     """The table of records, with published figures beside ours, whatever the engine."""
-    table = frame(COLUMNS, [
-        {**r, "published": published.get(r["dataset"], {}).get(r["batch_size"], {})}
-        for r in records
-    ])  # fmt: skip
+    rows = [copy.copy(record) for record in records]
+    for row in rows:
+        row["published"] = published.get(row["dataset"], {}).get(row["batch_size"], {})
+    table = frame(COLUMNS, rows)
     random = [not is_scored(record) for record in records]
     table.loc[random, [c.name for c in COLUMNS if c.is_accuracy]] = None
     return table

@@ -11,6 +11,7 @@ import contextlib
 import errno
 import gzip
 import lzma
+import os
 import re
 import tarfile
 import zipfile
@@ -26,8 +27,8 @@ FETCHED = "archive"  # the name that the workflow gives to a fetched archive
 OPENERS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
 DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 CHUNK = 1 << 20  # bytes
-MAX_HEADER = 1 << 20  # bytes; what tarfile reads at once for a long name
-HEADERS, ROOM = 16 << 20, 8192  # bytes beside the members' content, and for each member
+# Bytes of a tar's header with what it has of long names, which are read whole.
+MAX_HEADER, MEAN_HEADER, MAX_NAME = 1 << 20, 1 << 11, 1 << 12
 Chunks = Iterator[bytes]
 
 
@@ -67,7 +68,9 @@ def members(
         raise UserError(f"{source}: no such archive or folder")
     require_file(source)
     with _refusing_damage(source):
-        read = _zip_members if zipfile.is_zipfile(source) else _tar_members
+        with open(source, "rb") as opened:
+            zipped = opened.read(2) == b"PK"  # a tar may end with a zip
+        read = _zip_members if zipped and zipfile.is_zipfile(source) else _tar_members
         for name, file, size in read(source, Guard(source, limits), wanted):
             yield name, None if file is None else _chunks(source, name, file, size)
 
@@ -100,6 +103,8 @@ class Guard:
         self.source, self.limits, self.count, self.total = source, limits, 0, 0
 
     def __call__(self, name: str, size: int) -> None:
+        if len(name) > MAX_NAME:
+            raise UserError(f"{self.source}: a member's name has {len(name)} characters")
         parts = PurePosixPath(name.replace("\\", "/")).parts
         if (
             not name
@@ -109,12 +114,16 @@ class Guard:
         ):
             raise UserError(f"{self.source}: member {name!r} points outside the archive's folder")
         self.count, self.total = self.count + 1, self.total + size
-        most = self.limits
-        fits = 0 <= size <= most.member_bytes and self.total <= most.total_bytes
-        if self.count > most.members or not fits:
+        fits = self.count <= self.limits.members and 0 <= size <= self.limits.member_bytes
+        self.require(fits and self.total <= self.limits.total_bytes, name)
+
+    def require(self, fits: bool, name: str = "") -> None:
+        """Refuse what does not fit; `name` is the member at which that is found."""
+        if not fits:
+            at = f"at member {name!r:.200}: " if name else ""
             raise UserError(
-                f"{self.source}: unpacks to far more than {most.expected} (at member {name!r}: "
-                f"{self.count} members, {self.total} bytes); this is not {most.expected}"
+                f"{self.source}: unpacks to far more than {self.limits.expected} ({at}{self.count} "
+                f"members, {self.total} bytes); this is not {self.limits.expected}"
             )
 
 
@@ -151,52 +160,58 @@ def _tar_members(source: Path, guard: Guard, wanted) -> Iterator[tuple]:
         start = file.read(6)
     opened = next((o for magic, o in OPENERS.items() if start.startswith(magic)), open)
     with opened(source, "rb") as unpacked:
-        stream = _Bounded(unpacked, guard)
+        stream, headers = _Bounded(unpacked, guard), 0
         with tarfile.open(fileobj=stream, mode="r:") as archive:
             for member in archive:
-                if member.isdir():
-                    guard(member.name, 0)
-                    continue
-                if not member.isreg():
-                    raise UserError(
-                        f"{source}: member {member.name!r} is a link or device, no file"
-                    )
-                guard(member.name, member.size)
-                file = archive.extractfile(member) if wanted(member.name) else None
-                yield member.name, file, member.size
+                headers += MAX_HEADER - stream.left
+                guard.require(headers <= guard.limits.members * MEAN_HEADER, member.name)
+                stream.left = max(0, member.size)
+                guard(member.name, 0 if member.isdir() else member.size)
+                if not (member.isreg() or member.isdir()):
+                    raise UserError(f"{source}: member {member.name!r} is a link or device")
+                if member.isreg():
+                    file = archive.extractfile(member) if wanted(member.name) else None
+                    yield member.name, file, member.size
                 archive.members = []  # tarfile would remember every member
-        stream.finish()
+                stream.left = MAX_HEADER
+        # tarfile takes a damaged header for the end, and stops before a compressed file's checksum.
+        if stream.last != bytes(tarfile.BLOCKSIZE):
+            raise tarfile.ReadError("cut short, or a damaged header")
+        while rest := unpacked.read(CHUNK):
+            guard.require(unpacked.tell() <= guard.limits.total_bytes)
+            if rest.count(0) < len(rest):
+                raise tarfile.ReadError("data behind its end")
 
 
 class _Bounded:
-    """A stream that refuses large reads, and much that is no content of members.
+    """A stream of at most what `guard` allows, of which the next `left` bytes may be read.
 
-    tarfile reads long names whole before they are seen, and takes a damaged header for the end.
+    tarfile reads long names whole before they are seen. `last` is what was read last.
     """
 
     def __init__(self, stream, guard: Guard):
-        self._stream, self._guard, self._last = stream, guard, b""
-        self.seek, self.tell = stream.seek, stream.tell
+        self._stream, self.tell, self._guard = stream, stream.tell, guard
+        self.left, self.last = MAX_HEADER, b""
+
+    def seek(self, position: int) -> int:
+        self._guard.require(position <= self._guard.limits.total_bytes)
+        return self._stream.seek(position)
 
     def read(self, size: int = -1) -> bytes:
-        if not 0 <= size <= max(MAX_HEADER, CHUNK) + tarfile.BLOCKSIZE:
+        if not 0 <= size <= self.left:
             raise tarfile.ReadError("a header that is larger than any name")
-        self._last = self._stream.read(size)
-        if self.tell() > self._guard.total + ROOM * self._guard.count + HEADERS:
-            raise tarfile.ReadError("headers or an end that are larger than any")
-        return self._last
-
-    def finish(self) -> None:
-        """Read what follows the end's mark, where a compressed stream has its checksum."""
-        if self._last != bytes(tarfile.BLOCKSIZE):
-            raise tarfile.ReadError("cut short or a damaged header, there is no end's mark")
-        while self.read(CHUNK):
-            if self._last.strip(b"\0"):
-                raise tarfile.ReadError("another archive, or damage, behind its end")
+        self.last = self._stream.read(size)
+        self.left -= size
+        return self.last
 
 
 def _zip_members(source: Path, guard: Guard, wanted) -> Iterator[tuple]:
-    with zipfile.ZipFile(source) as archive:
+    with zipfile.ZipFile(source) as archive, open(source, "rb") as file:
+        # zipfile does not look how many members there should be; 0xFFFF: more than fit there.
+        file.seek(-min(source.stat().st_size, 1 << 16), os.SEEK_END)
+        listed = int.from_bytes(file.read().rpartition(b"PK\x05\x06")[2][6:8], "little")
+        if listed not in (0xFFFF, len(archive.infolist()) & 0xFFFF):
+            raise zipfile.BadZipFile(f"{len(archive.infolist())} of {listed} members found")
         for member in archive.infolist():
             guard(member.filename, member.file_size)
             if (member.external_attr >> 28) == 0xA:  # the file type bits of a symbolic link

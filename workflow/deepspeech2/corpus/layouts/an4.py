@@ -29,6 +29,7 @@ SPLITS = {"an4_clstk": "train", "an4test_clstk": "test"}
 # The largest packaging has about 1,200 members; the longest utterance has 0.2 MB, the largest list
 # 41 kB, all audio 92 MB.
 LIMITS = archives.Limits(20_000, 4 << 20, 512 << 20, "AN4")
+FORM = ("PCM_16", audio.SAMPLE_RATE, 1)  # of its recordings
 LOOKED_AT = 50  # members of an archive in which `claims` looks
 
 AUDIO_MEMBER = re.compile(
@@ -37,7 +38,7 @@ AUDIO_MEMBER = re.compile(
 AUDIO_FOLDER = re.compile(r"(?:^|/)wav/(?:an4_clstk|an4test_clstk)/[A-Za-z0-9]+/[^./][^/]*$")
 TEXT_MEMBER = re.compile(r"(?:^|/)etc/an4_(?:train|test)\.transcription$")
 LIST_MEMBER = re.compile(r"(?:^|/)etc/an4_(?:train|test)\.fileids$")
-LISTED = re.compile(rb"(?m)^an4(?:test)?_clstk/[A-Za-z0-9]+/([A-Za-z0-9-]+)\s*$")
+LISTED = re.compile(r"^((?:an4_clstk|an4test_clstk)/[A-Za-z0-9]+/[A-Za-z0-9-]+)\s*$", re.M)
 UTTERANCE_ID = re.compile(r"[A-Za-z0-9-]+\)")
 MAX_LINE = 10_000  # characters; the longest transcription has about 100
 
@@ -59,8 +60,9 @@ class Layout(layouts.Layout):
         return next(filter(TEXT_MEMBER.search, names), None)
 
     def read(self, keep: layouts.Keep) -> list[Utterance]:
-        source, texts, listed = self.source, {}, set()
+        source, texts, lists = self.source, {}, {}
         utterances: dict[str, Utterance] = {}
+        recorded, listed = set(), set()  # folder/speaker/id
         self.passed_over.clear()
         for name, data in _members(source):
             where = f"{source}: {name}"
@@ -68,16 +70,20 @@ class Layout(layouts.Layout):
                 lost = AUDIO_FOLDER.search(name) and folders.kind(name) == "audio"
                 self.pass_over("unreadable" if lost else OTHER, where)
                 continue
-            if LIST_MEMBER.search(name):
-                listed.update(map(bytes.decode, LISTED.findall(data)))
-                continue
             match = AUDIO_MEMBER.search(name)
+            if not match and lists.setdefault(name.rpartition("/")[2], data) != data:
+                raise UserError(f"{where}: a second list of this name, which differs; remove one")
+            if LIST_MEMBER.search(name):
+                listed.update(LISTED.findall(data.decode("utf-8", "replace")))
+                self.pass_over(OTHER, where)
+                continue
             if not match:
                 for utterance, text in _transcripts(data, where):
                     if texts.setdefault(utterance, text) != text:
                         self.pass_over("duplicate", f"{where}: a second transcript of {utterance}")
                 continue
-            _, speaker, utterance, suffix = match.groups()
+            folder, speaker, utterance, suffix = match.groups()
+            recorded.add(f"{folder}/{speaker}/{utterance}")
             if utterance in utterances:
                 raise UserError(f"{where}: a second recording of utterance {utterance}")
             keep(utterance, audio.Audio(_samples(data, suffix, where), []))
@@ -87,7 +93,12 @@ class Layout(layouts.Layout):
                 f"{source}: no AN4 audio in it (looked for wav/an4_clstk/<speaker>/<id>.raw, .sph, "
                 ".wav); give AN4's archive or its unpacked folder"
             )
-        for name in sorted((texts.keys() | listed) - utterances.keys()):
+        with_list = {place.partition("/")[0] for place in listed}
+        for place in sorted(recorded - listed):
+            if place.partition("/")[0] in with_list:
+                raise UserError(f"{source}: etc/*.fileids do not list {place}; fetch it again")
+        expected = texts.keys() | {place.rpartition("/")[2] for place in listed}
+        for name in sorted(expected - utterances.keys()):
             self.pass_over("no_audio", f"utterance {name}")
         found = []
         for name, utterance in utterances.items():
@@ -165,26 +176,28 @@ def _samples(data: bytes, suffix: str, where: str) -> np.ndarray:
             raise UserError(f"{where}: cut short (an odd number of bytes); fetch the archive again")
         samples = np.frombuffer(data, ">i2").astype(np.int16)
     else:
-        samples = _decode(data, where)
+        samples = _decode(data, suffix, where)
     audio.check(samples, where)
     if len(samples) < audio.MIN_SAMPLES:
         raise UserError(f"{where}: only {len(samples)} samples long; fetch the archive again")
     return samples
 
 
-def _decode(data: bytes, where: str) -> np.ndarray:
-    with tempfile.NamedTemporaryFile() as file:
+def _decode(data: bytes, suffix: str, where: str) -> np.ndarray:
+    import soundfile  # not needed for the raw packaging
+
+    with tempfile.NamedTemporaryFile(suffix=f".{suffix}") as file:
         file.write(data)
         file.flush()
         try:
-            samples, notes = audio.read(file.name)
-        except UserError as error:
-            raise UserError(str(error).replace(file.name, where)) from None
-    changed = [note for note in notes if "resampled" in note or "averaged" in note]
-    if samples.dtype != np.int16 or changed:
-        what = "; ".join(changed) or f"samples as {samples.dtype}"
-        raise UserError(f"{where}: not 16 kHz, 16 bit and mono, so not AN4 ({what})")
-    return samples
+            with soundfile.SoundFile(file.name) as sound:
+                form = sound.subtype, sound.samplerate, sound.channels
+            if form != FORM:
+                raise UserError("{}, {} Hz, {} channels: not AN4".format(*form))
+            return audio.read(file.name).samples
+        except (UserError, soundfile.LibsndfileError, RuntimeError) as error:
+            reason = str(error).replace(f"{file.name}: ", "")
+            raise UserError(f"{where}: not readable as AN4's audio ({reason})") from None
 
 
 def _transcripts(data: bytes, where: str) -> Iterator[tuple[str, str]]:

@@ -233,7 +233,7 @@ def zipped(change=any_bytes):
         elif kind == 1:
             members.append(members[place])
         elif kind == 2:
-            word = random.choice(WORDS).replace("\ud800", "") or "x"
+            word = re.sub("[\0\ud800]", "", random.choice(WORDS)) or "x"
             members[place] = (random.choice((word, f"../{CANARY}", name + word)), content)
         else:
             members[place] = (name, change(content, random))

@@ -505,3 +505,82 @@ def test_segments_that_are_not_there(tmp_path, segment, words):
 def test_notes(tmp_path, samples, note):
     soundfile.write(tmp_path / "a.wav", samples, RATE, subtype="FLOAT")
     assert audio.read(tmp_path / "a.wav").notes == [note]
+
+
+def changed(place, *values):
+    """Other bytes from `place` on."""
+
+    def change(content):
+        content[place : place + len(values)] = bytes(values)
+        return content
+
+    return change
+
+
+# Found by the fuzzer: each was read to another length without a word.
+@pytest.mark.parametrize(
+    ("form", "codec", "change", "words"),
+    [
+        ("AIFF", "PCM_16", changed(48, 4), "cut short"),  # where the sound begins
+        ("AIFF", "PCM_16", changed(24, 0x36), "tells of 13952 samples and of 16000"),
+        ("AU", "PCM_16", changed(10, 0x75), "2048 bytes or more behind"),
+        ("FLAC", "PCM_16", changed(24, 0x36), "more sound than its header says"),
+        ("FLAC", "PCM_16", changed(24, 0x46), "cut short"),
+        ("WAV", "PCM_16", changed(34, 17), "2 bytes a sample by its header, but PCM_24"),
+        ("RF64", "PCM_16", changed(70, 20), "2 bytes a sample by its header, but PCM_24"),
+        ("WAV", "FLOAT", changed(20, 7), "4 bytes a sample by its header, but ULAW"),
+        ("NIST", "PCM_16", changed(11, *b"1004"), "more sound than its header says"),
+        ("NIST", "PCM_16", changed(80, *b"x" * 300), "no sample_count|not readable"),
+        ("MP3", "MPEG_LAYER_III", changed(7, 1), "table of its MP3 frames"),
+        ("MP3", "MPEG_LAYER_III", changed(13, *b"xing"), "table of its MP3 frames"),
+        ("MP3", "MPEG_LAYER_III", changed(20, 0), "table of its MP3 frames"),
+        ("MP3", "MPEG_LAYER_III", changed(154, 0xFF), "table of its MP3 frames"),
+    ],
+)
+def test_a_damaged_header_is_refused(tmp_path, form, codec, change, words):
+    path = tmp_path / "a"
+    path.write_bytes(change(encoded(form, codec)))
+    with pytest.raises(UserError, match=words):
+        audio.read(path)
+
+
+@pytest.mark.parametrize(
+    ("form", "codec", "change", "note"),
+    [
+        (
+            "MP3",
+            "MPEG_LAYER_III",
+            chain(without_table, changed(2, 0)),
+            "began with what is no sound",
+        ),
+        ("AU", "PCM_16", changed(10, 0x7C, 0xF0), "left bytes behind its sound"),
+    ],
+)
+def test_what_is_left_out_of_a_file_is_noted(tmp_path, form, codec, change, note):
+    path = tmp_path / "a"
+    path.write_bytes(change(encoded(form, codec)))
+    assert note in audio.read(path).notes
+    assert audio.length(path)[1] == audio.read(path).notes
+
+
+@pytest.mark.parametrize("layout", ["mono", "stereo"])
+@pytest.mark.parametrize("rate", [16000, 44100])
+def test_the_sum_of_a_table_by_ffmpeg(tmp_path, layout, rate):
+    """FFmpeg sums 190 bytes, wherever it writes the sum; libsndfile's LAME those before it."""
+    av = pytest.importorskip("av", reason="needs envs/formats.txt")
+    path = tmp_path / "a.mp3"
+    with av.open(str(path), "w", format="mp3") as out:
+        stream = out.add_stream("libmp3lame", rate=rate, layout=layout)
+        wave = (tone(1.0, rate=rate) * 20000).astype("i2").repeat(1 if layout == "mono" else 2)
+        frame = av.AudioFrame.from_ndarray(wave[None], format="s16", layout=layout)
+        frame.rate = rate
+        for packet in (*stream.encode(frame), *stream.encode(None)):
+            out.mux(packet)
+    data = path.read_bytes()
+    found = mpeg.frames(data)
+    assert found.declared == len(found.slices)
+    assert not found.damaged
+    table = data.index(b"Info")
+    damaged = bytearray(data)
+    damaged[table + 141] ^= 1  # the encoder's delay
+    assert mpeg.frames(bytes(damaged)).damaged

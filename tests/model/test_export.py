@@ -8,8 +8,16 @@ import zipfile
 
 import pytest
 from conftest import ROOT
+from deepspeech2 import engines
+from deepspeech2.cli import UserError
 from deepspeech2.files import sha256
-from helpers import run_stage, tiny_description, write_safetensors, write_sealed
+from helpers import (
+    assert_one_line_error,
+    run_stage,
+    tiny_description,
+    write_safetensors,
+    write_sealed,
+)
 
 
 def model(folder):
@@ -48,3 +56,12 @@ def test_it_names_no_place(tmp_path):
         assert not any(name.endswith(".debug_pkl") for name in archive.namelist())
         content = b"".join(map(archive.read, archive.namelist()))
     assert str(ROOT).encode() not in content and str(tmp_path).encode() not in content
+
+
+def test_an_environment_without_torchscript(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTORCH_JIT", "0")
+    outputs = ["--torchscript", tmp_path / "a.pt", "--index", tmp_path / "a.json"]
+    result = run_stage("model.export", *model(tmp_path), *outputs)
+    assert_one_line_error(result, "PYTORCH_JIT=0")
+    with pytest.raises(UserError, match="PYTORCH_JIT=0"):
+        engines.create(engines.Engine.parse("torchscript")).prepare()

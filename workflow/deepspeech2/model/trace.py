@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import os
 import warnings
 import zipfile
 from pathlib import Path
 
 import torch
 
+from deepspeech2.cli import UserError
 from deepspeech2.files import replacing
 from deepspeech2.model import network
 
@@ -17,11 +19,18 @@ DEPRECATED = ".*torch.jit.* is deprecated"
 TRACE_LENGTHS = (129, 96)  # frames; two utterances, so that neither axis is traced as a one
 
 
+def require_torchscript() -> None:
+    """Refuse an environment that turns TorchScript off."""
+    if os.environ.get("PYTORCH_JIT") == "0":
+        raise UserError("PYTORCH_JIT=0 turns TorchScript off; unset it and run again")
+
+
 def trace(net: network.DeepSpeech2, device: str = "cpu") -> torch.jit.ScriptModule:
     """The network as TorchScript: (B, 1, bins, T) float32 and (B,) int32 as the network itself.
 
     `device` is where the network is; the trace runs only there.
     """
+    require_torchscript()
     generator = torch.Generator().manual_seed(0)
     lengths = torch.tensor(TRACE_LENGTHS, dtype=torch.int32)
     shape = (len(TRACE_LENGTHS), 1, net.architecture.bins, max(TRACE_LENGTHS))

@@ -125,7 +125,9 @@ class Backend(engines.Backend):
         self.plugin = ascend.plugin()
         self.fake = bool(getattr(self.plugin, "__fake__", False))
         from deepspeech2.engines.torch_aie.session import plugin_errors
+        from deepspeech2.model.trace import require_torchscript
 
+        require_torchscript()
         with plugin_errors(f"{self.plugin.__name__} does not take the device {self.engine.device}"):
             self.plugin.set_device(self._number())
 

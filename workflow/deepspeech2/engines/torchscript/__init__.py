@@ -103,6 +103,9 @@ class Backend(engines.Backend):
     def prepare(self) -> None:
         import torch
 
+        from deepspeech2.model.trace import require_torchscript
+
+        require_torchscript()
         if self.engine.device == "cpu":
             return
         reason = cuda.missing(self.engine.device)

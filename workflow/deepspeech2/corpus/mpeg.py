@@ -145,6 +145,6 @@ def _has_shares(frame: bytes) -> bool:
     for place in TABLE_PLACES:
         shares = frame[place + 16 : place + 116]
         rises = sum(low <= high for low, high in zip(shares, shares[1:]))
-        if len(shares) == 100 and rises >= 90 and shares[90] > shares[10] + 100:
+        if len(shares) == 100 and rises >= 90 and max(shares[80:]) > min(shares[:20]) + 100:
             return True
     return False

@@ -400,6 +400,7 @@ def test_stm_that_is_refused(tmp_path, line, words):
         ({"sources": [{"type": "file", "channels": [0], "source": "/etc/passwd"}]}, "outside"),
         ({"sources": [{"type": "file", "channels": [0], "source": "b.wav"}]}, "no_audio"),
         ({"sources": 3}, "sources: not a list"),
+        ({"sources": []}, "unsupported"),
         ({"id": "b"}, "no_audio"),
         ({"duration": "long"}, "duration"),
     ],
@@ -762,3 +763,11 @@ def test_names_that_cannot_both_be_written(tmp_path):
     assert_one_line_error(done, "'wav/a.wav' is of one ID and of others")
     done = run_corpus("tsv", write(tmp_path / "t.csv", "path,transcript\n,GO\n"), tmp_path / "out")
     assert_one_line_error(done, "line 2: names no file")
+
+
+def test_a_supervision_of_no_channel(tmp_path):
+    """Found by the fuzzer."""
+    source = cuts(tmp_path)
+    (path,) = tmp_path.glob("*.jsonl")
+    path.write_text(path.read_text().replace('"channel": 0, "text"', '"channel": [], "text"'))
+    refuse("lhotse", source, r"unsupported.*channel \[\]")

@@ -96,7 +96,7 @@ class Layout(layouts.Recordings):
         wanted = channel if isinstance(channel, list) else [channel]
         for source in sources:
             channels = _list(source, "channels", where)
-            if wanted[0] not in channels or (len(wanted) > 1 and wanted != held):
+            if not wanted or wanted[0] not in channels or (len(wanted) > 1 and wanted != held):
                 continue
             if source.get("type") != "file" or not isinstance(source.get("source"), str):
                 raise Unsupported(f"a source of the type {source.get('type')!r:.20}")

@@ -3,7 +3,8 @@
 # make bench  how fast is it, against the reference, the guide and this machine's limit?
 #             ARCHIVE=PATH: AN4 from a file; BENCH="--rounds 5": options of benchmarks/bench.py
 # make bench-growth   time and memory for ten and a hundred times as many utterances (ENGINE=NAME)
-# make faults N=20   cut the power at so many moments of a run (as root); the suite cuts once
+# make faults N=20   every fault at every point of every stage, and so many whole runs killed or cut
+#             off from power (as root): half an hour, and two minutes more for each
 # make clean  remove results and .venv
 # make test-ascend   on a machine with an Ascend NPU: does it compute there what it should?
 
@@ -24,7 +25,7 @@ test: $(VENV)/.installed
 	$(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
 
 faults: $(VENV)/.installed
-	$(BIN)/python -m pytest -v tests/faults
+	FAULTS=1 $(BIN)/python -m pytest -v tests/faults
 
 # The engines' own Python is found by profiles/ascend/python (docs/hardware.md).
 test-ascend: $(VENV)/.installed

@@ -197,6 +197,26 @@ def test_the_disk_is_full(run, rule):
     no_room(run, rule, [0, 1, 2, 3, 4, 6, 8, 12, 16, 32, 64, 128])
 
 
+def read_only(run, rule):
+    if not run[2]:
+        pytest.skip("needs root, to mount a small disk")
+    with Trial(run, rule) as trial:
+        disk = trial.folder / "results"
+        subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+        try:
+            done = trial.stage.run(trial.folder)
+        finally:
+            subprocess.run(["mount", "-o", "remount,rw", disk], check=True)
+        assert_one_line_error(done, "results/", "Read-only file system")
+        trial.ends()
+
+
+@WHOLE
+@pytest.mark.parametrize("rule", RULES)
+def test_results_are_read_only(run, rule):
+    read_only(run, rule)
+
+
 def short_of_memory(run, rule, megabytes):
     with Trial(run, rule) as trial:
         for number in megabytes:
@@ -216,6 +236,7 @@ FAULTS = {
     "killed": lambda run, rule, dice: killed(run, rule, dice.randint(1, run[1][rule][1])),
     "file": lambda run, rule, dice: full(run, rule, lambda sizes: [dice.choice(sizes)]),
     "disk": lambda run, rule, dice: no_room(run, rule, [dice.choice([0, 1, 2, 4])]),
+    "read_only": lambda run, rule, dice: read_only(run, rule),
     "memory": lambda run, rule, dice: short_of_memory(run, rule, [dice.choice([1, 8, 32])]),
 }
 

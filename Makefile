@@ -3,8 +3,8 @@
 # make bench  how fast is it, against the reference, the guide and this machine's limit?
 #             ARCHIVE=PATH: AN4 from a file; BENCH="--rounds 5": options of benchmarks/bench.py
 # make bench-growth   time and memory for ten and a hundred times as many utterances (ENGINE=NAME)
-# make faults N=20   every fault at every point of every stage, and so many whole runs killed or cut
-#             off from power (as root): half an hour, and two minutes more for each
+# make faults N=20   every fault at every point of every stage, half an hour; as root also full and
+#             read-only disks. N: so many whole runs killed, and as many power cuts, 1 min each
 # make clean  remove results and .venv
 # make test-ascend   on a machine with an Ascend NPU: does it compute there what it should?
 

@@ -196,7 +196,7 @@ def run(main: Callable[..., None]) -> None:
         _fail(OUT_OF_MEMORY)
     except (RuntimeError, ImportError) as error:
         # torch has no class of its own for it, nor have threads and the loading of libraries.
-        if not re.search("memory|bad_alloc|new thread|map segment", str(error)):
+        if not re.search("memory|bad_alloc|new thread|map segment|primitive", str(error)):
             raise
         _fail(OUT_OF_MEMORY)
     except OSError as error:

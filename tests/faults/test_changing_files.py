@@ -1,9 +1,10 @@
 """Files of the user's that change while a stage reads them: the old, the new, or one line.
 
-A file is changed before one of the stage's accesses to files, by its number. The suite takes one,
+A file is changed before one of the stage's accesses to files, by its number. The suite takes some,
 `make faults` all.
 """
 
+import os
 import random
 import shutil
 import subprocess
@@ -43,7 +44,8 @@ def run(tmp_path_factory):
     folder = prepare(tmp_path_factory.mktemp("changing"), models={"tiny": TINY})
     write_inputs(folder)
     jobs = {}
-    for stage in stages(folder, *FIGURES):
+    short = ("results/datasets/own/corpus.json", "results/models/tiny/model.json")
+    for stage in stages(folder, *(FIGURES if "FAULTS" in os.environ else short)):
         jobs[stage.rule] = stage
         assert stage.run(folder).returncode == 0
     return folder, jobs
@@ -79,7 +81,7 @@ def changing(run, name, monkeypatch, pick):
         assert not is_good or made(stage) == new
 
 
-@pytest.mark.parametrize("name", EDITS)
+@pytest.mark.parametrize("name", ["appended", "checkpoint"])
 def test_a_file_changes(run, name, monkeypatch):
     changing(run, name, monkeypatch, lambda n: [random.Random(name).randint(n // 4, n * 3 // 4)])
 

@@ -3,7 +3,8 @@
 # make bench  how fast is it, against the reference, the guide and this machine's limit?
 #             ARCHIVE=PATH: AN4 from a file; BENCH="--rounds 5": options of benchmarks/bench.py
 # make bench-growth   time and memory for ten and a hundred times as many utterances (ENGINE=NAME)
-# make faults N=20   cut the power at so many moments of a run (as root); the suite cuts once
+# make faults N=20   every fault at every point of every stage, half an hour; as root also full and
+#             read-only disks. N: so many whole runs killed, and as many power cuts, 1 min each
 # make fuzz N=100000  so many damaged files for each reader (FUZZ="--help": what else)
 # make clean  remove results and .venv
 # make test-ascend   on a machine with an Ascend NPU: does it compute there what it should?
@@ -25,7 +26,7 @@ test: $(VENV)/.installed
 	$(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
 
 faults: $(VENV)/.installed
-	$(BIN)/python -m pytest -v tests/faults
+	FAULTS=1 $(BIN)/python -m pytest -v tests/faults
 
 fuzz: $(VENV)/.installed
 	$(BIN)/python tests/fuzz/driver.py --cases $(or $(N),300) $(FUZZ)

@@ -277,7 +277,7 @@ def assert_one_line_error(result: subprocess.CompletedProcess, *words: str) -> N
     assert result.returncode != 0
     lines = result.stderr.strip().splitlines()
     assert len(lines) == 1, result.stderr
-    assert lines[0].startswith("error: ")
+    assert lines[0].startswith("error: "), lines[0]
     for word in words:
         assert word in lines[0], lines[0]
 

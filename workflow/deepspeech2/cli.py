@@ -13,16 +13,18 @@ error, which is also the last line of its log, with exit status 1.
 from __future__ import annotations
 
 import argparse
-import contextlib
+import errno
 import gc
 import inspect
 import json
 import logging
+import multiprocessing
 import os
 import re
 import sys
+import threading
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures.process import BrokenProcessPool, ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -34,6 +36,7 @@ MAX_MESSAGE = 1000  # characters
 # Objects between two collections of garbage. Most are made by imports, and stay: to look through
 # those of torch again and again takes a tenth of a second in each of many jobs.
 GARBAGE = 20_000
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 OUT_OF_MEMORY = "out of memory; use a smaller batch size, fewer processes or shorter utterances"
 
 
@@ -167,6 +170,7 @@ def call(main: Callable[..., None], argv: Sequence[str] | None = None) -> None:
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     log.propagate = False
+    logging.raiseExceptions = False  # a log that cannot be written must not hide why
     main(**values)
 
 
@@ -177,6 +181,16 @@ def progress(items: Iterable | None, total: int | None = None, what: str = "", u
     return tqdm(items, total=total, desc=what, unit=unit, disable=None, leave=False, delay=2)
 
 
+def pool(processes: int | None = None) -> ProcessPoolExecutor:
+    """A pool of processes that end with this one, even if it is killed."""
+    return ProcessPoolExecutor(processes, initializer=_end_with_parent)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+
+
 def run(main: Callable[..., None]) -> None:
     """Run a stage as a program. Errors of the user and of the system end as one line."""
     gc.set_threshold(GARBAGE)
@@ -184,16 +198,18 @@ def run(main: Callable[..., None]) -> None:
         call(main)
     except UserError as error:
         _fail(str(error))
+    except (MemoryError, BrokenProcessPool):
+        _fail(OUT_OF_MEMORY)
+    except (RuntimeError, ImportError) as error:
+        # torch has no class of its own for it, nor have threads and the loading of libraries.
+        if not re.search("memory|bad_alloc|new thread|map segment|primitive", str(error)):
+            raise
+        _fail(OUT_OF_MEMORY)
     except OSError as error:
         # A full disk, a missing right, a vanished file: the system's words name them well.
         where = f"{error.filename}: " if error.filename else ""
-        _fail(f"{where}{error.strerror or error}")
-    except (MemoryError, BrokenProcessPool):
-        _fail(OUT_OF_MEMORY)
-    except RuntimeError as error:
-        if "memory" not in str(error):  # torch has no class of its own for it
-            raise
-        _fail(OUT_OF_MEMORY)
+        then = "; make room and run again" if error.errno in NO_ROOM else ""
+        _fail(f"{where}{error.strerror or error}{then}")
     except KeyboardInterrupt:
         _fail("interrupted; run again to continue", status=130)
     finally:
@@ -202,10 +218,7 @@ def run(main: Callable[..., None]) -> None:
 
 def _fail(message: str, status: int = 1) -> None:
     line = f"error: {message}"
-    logs_to_file = [h for h in log.handlers if isinstance(h, logging.FileHandler)]
-    if logs_to_file:
-        with contextlib.suppress(OSError):  # a full disk must not hide the message
-            log.error(line)
+    if any(isinstance(handler, logging.FileHandler) for handler in log.handlers):
+        log.error(line)
     print(line, file=sys.stderr)
-    logging.raiseExceptions = False
     sys.exit(status)

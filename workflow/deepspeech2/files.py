@@ -15,10 +15,11 @@ import re
 import shutil
 import stat
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from deepspeech2 import cli
 from deepspeech2.cli import UserError
 
 CHUNK = 1 << 16  # bytes
@@ -36,10 +37,11 @@ def replacing(path: str | Path) -> Iterator[Path]:
     _sweep(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        yield temporary
-        _sync(temporary)
-        os.replace(temporary, path)
-        _sync(path.parent)
+        with naming(path):
+            yield temporary
+            _sync(temporary)
+            os.replace(temporary, path)
+            _sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -55,15 +57,46 @@ def replacing_folder(path: str | Path) -> Iterator[Path]:
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
-        yield temporary
-        os.sync()  # one for thousands of files
-        if path.exists():
-            os.replace(path, old)
-        os.replace(temporary, path)
-        _sync(path.parent)
+        with naming(path):
+            yield temporary
+            os.sync()  # one for thousands of files
+            if path.exists():
+                os.replace(path, old)
+            os.replace(temporary, path)
+            _sync(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """A file in the errors of a full disk that name none: those of writing."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in cli.NO_ROOM and error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+@contextlib.contextmanager
+def unchanged(listed: Callable[[], Iterable[str | Path]]) -> Iterator[None]:
+    """Refuse files that change, come or go while the block reads them; `listed` says which."""
+
+    def states() -> dict[str | Path, tuple]:
+        return {path: _state(path) for path in listed() if os.path.exists(path)}
+
+    before = states().items()
+    yield
+    for path, _ in sorted(before ^ states().items(), key=str)[:1]:
+        raise UserError(f"{path}: changed while it was read; run again")
+
+
+def _state(path: str | Path) -> tuple[int, ...]:
+    """What the system says of a file: something else after each change."""
+    about = os.stat(path)
+    return about.st_size, about.st_mtime_ns, about.st_ctime_ns, about.st_ino
 
 
 def _sync(path: Path) -> None:
@@ -254,14 +287,13 @@ class Fingerprints:
         try:
             if not os.path.isfile(path):  # a pipe would be read forever
                 return "not a file"
-            about = os.stat(path)
-            state = [about.st_size, about.st_mtime_ns, about.st_ctime_ns, about.st_ino]
+            state = list(_state(path))
             if self.known.get(key, [])[:-1] == state:
                 return self.known[key][-1]
             digest = sha256(path)
         except OSError as error:
             return error.strerror or "unreadable"
-        if key.isprintable() and time.time() - max(about.st_mtime, about.st_ctime) > self.SETTLED:
+        if key.isprintable() and time.time() - max(state[1:3]) / 1e9 > self.SETTLED:
             self.known[key] = [*state, digest]
         else:
             self.known.pop(key, None)

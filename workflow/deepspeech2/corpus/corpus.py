@@ -25,7 +25,7 @@ from deepspeech2.corpus import archives, audio, layouts, numbers, tables
 from deepspeech2.corpus.labels import read as read_labels
 from deepspeech2.corpus.text import CASES, inside
 from deepspeech2.corpus.utterance import Utterance
-from deepspeech2.files import replacing_folder, sha256, sha256_bytes, write_json
+from deepspeech2.files import replacing_folder, sha256, sha256_bytes, unchanged, write_json
 
 COLUMNS = ("id", "split", "pcm_sha256", "transcript")  # of a table of PCM hashes
 
@@ -190,9 +190,11 @@ def main(
     with replacing_folder(corpus) as folder:
         scratch = folder / "archive"
         try:
-            place = opened(source, name, within, scratch)
-            held = layouts.create(name, place, layouts.Rules(**(rules or {})))
-            utterances = write(held, folder, text_case, identity, spell)
+            of = layouts.Rules(**(rules or {}))
+            with unchanged(lambda: layouts.watched(name, source, of)):
+                place = opened(source, name, within, scratch)
+                held = layouts.create(name, place, of)
+                utterances = write(held, folder, text_case, identity, spell)
             mark = held.claims(place) or "whose marks it lacks"
         except UserError as error:
             text = f"{error}{layouts.advice(source, name)}".replace(f"{scratch}/", f"{source}: ")

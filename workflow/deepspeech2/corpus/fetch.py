@@ -27,7 +27,7 @@ import urllib3
 from deepspeech2 import cli
 from deepspeech2.cli import Output, UserError, log
 from deepspeech2.corpus.archives import OPENERS, is_archive
-from deepspeech2.files import replacing, sha256, write_json
+from deepspeech2.files import naming, replacing, sha256, write_json
 
 ATTEMPTS = 3  # of each mirror
 PAUSE = 1.0  # seconds before the second attempt; doubles
@@ -200,7 +200,7 @@ def _download(url: str, output: Path, kind: str, expected: str | None, most: int
             raise _Refused(f"has {total} bytes, more than {most} (megabytes in config.yaml)")
         write_json(state, {"url": url, "validator": total and validator, "total": total})
         bar = cli.progress(None, total, output.name, "B")
-        with open(part, "ab") as file, bar:
+        with naming(part), open(part, "ab") as file, bar:
             bar.unit_scale = True
             bar.update(have)
             for chunk in _received(response):

@@ -16,13 +16,17 @@ def require_artefact(folder: Path, index: Path, backend: engines.Backend) -> dic
     data = files.read_sealed(index)
     if data["engine"] != backend.engine._asdict():
         raise UserError(f"{index}: made for other settings of the engine; {files.remedy(index)}")
-    before, now = data["versions"], backend.versions()
+    require_versions(data["versions"], backend.versions(), index)
+    for name, expected in data["files"].items():
+        files.require_unaltered(folder / name, expected, index)
+    return data
+
+
+def require_versions(before: dict[str, str], now: dict[str, str], index: Path) -> None:
+    """Refuse what other versions made than those that compute here."""
     for name in sorted({*before, *now}):
         if before.get(name) != now.get(name):
             raise UserError(
                 f"{index}: made with {name} {before.get(name)}, and here is {now.get(name)}; "
                 f"{files.remedy(index)}"
             )
-    for name, expected in data["files"].items():
-        files.require_unaltered(folder / name, expected, index)
-    return data

@@ -11,6 +11,7 @@ import time
 from deepspeech2 import cli, engines, files
 from deepspeech2.cli import Input, Output, log
 from deepspeech2.engines import Engine
+from deepspeech2.engines.artefact import require_versions
 from deepspeech2.features.batches import Batches, FeatureSet
 
 
@@ -42,6 +43,8 @@ def main(
     widths = Batches(features, batch_size, engine.pad_to).widths()
     shapes = [engines.Shape(batch_size, features.bins, frames) for frames in widths]
     backend.prepare()
+    now = backend.versions()
+    require_versions({**now, "torch": exported.get("torch", now.get("torch"))}, now, source_index)
     with files.replacing_folder(artefact) as folder:
         start = time.perf_counter()
         notes = backend.compile(source, shapes, folder)
@@ -53,7 +56,7 @@ def main(
             "notes": notes,
             "compile_seconds": round(seconds, 3),
             "bytes": sum(path.stat().st_size for path in made),
-            "versions": backend.versions(),
+            "versions": now,
             "files": {path.relative_to(folder).as_posix(): files.sha256(path) for path in made},
         }
     files.write_json(index, content)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
@@ -55,7 +54,7 @@ def preprocess(manifest: Path, settings: Settings, folder: Path, processes: int)
     # Once a block of this size was freed, glibc keeps the processes' smaller ones at hand, instead
     # of giving each back to the system and having it cleared anew.
     np.empty(KEPT, np.uint8)
-    with ProcessPoolExecutor(processes) as pool:
+    with cli.pool(processes) as pool:
         jobs = ((number, sample, settings) for number, sample in enumerate(samples))
         # Chunks come back in order: an error names the first bad utterance, whatever their size.
         chunk = min(CHUNK, -(-len(samples) // processes))

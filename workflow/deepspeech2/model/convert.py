@@ -12,7 +12,7 @@ import numpy as np
 from deepspeech2 import cli
 from deepspeech2.cli import Input, Output, Settings, UserError, log
 from deepspeech2.corpus.labels import read as read_labels
-from deepspeech2.files import replacing, write_json
+from deepspeech2.files import replacing, unchanged, write_json
 from deepspeech2.files import sha256 as sha256_of
 from deepspeech2.model.checkpoint import read, to_safetensors
 
@@ -38,9 +38,10 @@ def main(
     half: write float16, half the size
     """
     alphabet = read_labels(labels) if labels else None
-    arrays, description = read(checkpoint, alphabet, spectrogram)
+    with unchanged(lambda: [checkpoint]):
+        arrays, description = read(checkpoint, alphabet, spectrogram)
+        source = sha256_of(checkpoint)
     notes = description.pop("notes", [])  # not for the weights, which are the same without them
-    source = sha256_of(checkpoint)
     if sha256 and source != sha256.lower():
         raise UserError(
             f"{checkpoint}: its SHA-256 is {source}, not {sha256} as configured; fetch it again or "

@@ -15,7 +15,6 @@ import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -104,7 +103,7 @@ def add_media(errors: Sequence[dict], manifests: Mapping[str, Path], processes: 
     chosen = errors[:MAX_HEARD]
     waiting = jobs(chosen, manifests)
     used = done = 0
-    with ProcessPoolExecutor(processes) as pool:
+    with cli.pool(processes) as pool:
         for start in cli.progress(range(0, len(chosen), BATCH), None, "report", "utterances"):
             for sound, picture in pool.map(make_media, waiting[start : start + BATCH]):
                 used += len(sound) + len(picture)

@@ -14,7 +14,7 @@ from typing import Literal
 
 from deepspeech2 import cli, sources
 from deepspeech2.cli import Input, Output, UserError, log
-from deepspeech2.files import read_sealed, replacing, sha256, write_json
+from deepspeech2.files import read_sealed, replacing, sha256, unchanged, write_json
 from deepspeech2.scoring import transcripts as transcripts_file
 from deepspeech2.scoring.alignment import align, characters, confusions, count_errors, words
 from deepspeech2.scoring.classes import LENGTHS, length_class, text_class
@@ -116,7 +116,10 @@ def main(
     """
     entries = transcripts_file.read(transcripts, transcripts_index)
     utterances = read_sealed(features_index)["utterances"]
-    result = figures(entries, utterances, transcripts_file.read_training_texts(training_texts))
+    with unchanged(lambda: [training_texts] if training_texts else []):
+        known = transcripts_file.read_training_texts(training_texts)
+        texts_sha256 = training_texts and sha256(training_texts)
+    result = figures(entries, utterances, known)
     if normaliser:
         result["normalised"] = normalised(entries, normaliser)
     result["transcripts_sha256"] = sha256(transcripts)
@@ -124,7 +127,7 @@ def main(
         "deepspeech2.scoring.score", "deepspeech2.scoring.decode"
     )
     result["libraries"] = {name: metadata.version(name) for name in LIBRARIES}
-    result["training_texts_sha256"] = training_texts and sha256(training_texts)
+    result["training_texts_sha256"] = texts_sha256
     with replacing(alignments) as path:
         lines = [json.dumps(line, ensure_ascii=False) + "\n" for line in aligned(entries)]
         path.write_text("".join(lines), encoding="utf-8")

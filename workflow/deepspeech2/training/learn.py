@@ -9,12 +9,11 @@ say everything that it was made from.
 from __future__ import annotations
 
 import csv
+import io
 import json
-import os
 import pickle
 import platform
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from importlib import metadata as packages
 from pathlib import Path
 from typing import Literal
@@ -57,7 +56,7 @@ def read_recordings(
 ) -> list[Recording]:
     """The utterances of some datasets' manifests, checked like those that features are made of."""
     found = []
-    with ProcessPoolExecutor(processes) as pool:
+    with cli.pool(processes) as pool:
         for name, path in manifests.items():
             settings = measure.Settings(alphabet, Spectrogram(), name in drop_unknown)
             samples = manifest.read(path)
@@ -225,10 +224,10 @@ def main(
             " %%, CER %(dev_cer).3f %%, %(seconds).0f s",
             row,
         )
-        with files.replacing(kept) as temporary, open(temporary, "wb") as file:
-            torch.save({"made_with": made_with, "run": run.state()}, file)
-            file.flush()
-            os.fsync(file.fileno())  # after a power cut this state or the one before is there
+        state_now = io.BytesIO()  # torch aborts where it cannot write
+        torch.save({"made_with": made_with, "run": run.state()}, state_now)
+        with files.replacing(kept) as temporary:
+            temporary.write_bytes(state_now.getbuffer())
         write_curves(curves, run.history)
     description = {
         "labels": alphabet,

@@ -256,6 +256,14 @@ def create(name: str, source: str | Path, rules: Rules = Rules()) -> Layout:  # 
     return _class(name)(Path(source), rules)
 
 
+def watched(name: str, source: str | Path, rules: Rules = Rules()) -> list[Path]:  # noqa: B008
+    """The files that a corpus is made from; where its layout finds none, `source` itself."""
+    try:
+        return create(name, source, rules).files()
+    except (UserError, OSError, ValueError):
+        return [Path(source)]  # an archive, or the stage says what is wrong with it
+
+
 def claims(source: str | Path) -> dict[str, str]:
     """The layouts that claim `source`, each with what marks it as their own."""
     found = {name: _class(name).claims(Path(source)) for name in LAYOUTS}

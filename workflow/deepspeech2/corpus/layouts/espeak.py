@@ -14,12 +14,12 @@ import subprocess
 import tempfile
 import zlib
 from collections.abc import Iterable
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from deepspeech2 import cli
 from deepspeech2.cli import UserError, log
 from deepspeech2.corpus import layouts, tables
 from deepspeech2.corpus.audio import SAMPLE_RATE, Audio
@@ -45,7 +45,7 @@ class Layout(layouts.Layout):
         log.info("spoken by %s %s", PROGRAM, version())
         lines = read(self.source)
         check_variants(lines)
-        with ProcessPoolExecutor() as pool:
+        with cli.pool() as pool:
             for line, samples in zip(lines, pool.map(speak, lines)):
                 keep(line.id, Audio(samples, []))
         return [Utterance(x.id, x.voice, x.transcript, x.voice) for x in lines]

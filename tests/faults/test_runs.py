@@ -54,12 +54,13 @@ def goes_on(folder, *targets):
 def test_a_run_is_killed_twice(tmp_path):
     folder, dice = prepare(tmp_path), random.Random(0)
     for jobs in (dice.randint(2, 4), dice.randint(3, 5)):
-        run = start(folder, *FIGURES)
+        run = start(folder, FIGURES[0])
         wait_for_jobs(run, jobs)
         time.sleep(dice.uniform(0, 1))
         kill(run)
         shutil.rmtree(folder / ".snakemake/locks")  # as --unlock does, which `goes_on` tries
-    assert goes_on(folder, *FIGURES) == undisturbed()
+    made = goes_on(folder, FIGURES[0])
+    assert FIGURES[0] in made and made.items() <= undisturbed().items()
 
 
 @pytest.mark.parametrize("moment", range(MOMENTS))

@@ -67,7 +67,7 @@ class Backend(engines.Backend):
     def compile(self, source: Path, shapes: Sequence[Shape], folder: Path) -> dict[str, Any]:
         import numpy as np
 
-        from deepspeech2.engines.native import packing, vectors
+        from deepspeech2.engines.native import instructions, packing
         from deepspeech2.model import checkpoint
         from deepspeech2.model.architecture import Architecture
 
@@ -79,7 +79,7 @@ class Backend(engines.Backend):
         session = self.open(folder, 1)  # makes the kernels' code, which numba keeps
         session.forward(session.upload(np.zeros((1, 1, architecture.bins, 1), "f4"), np.ones(1)))
         session.close()
-        return {"vnni": vectors.HAS_VNNI, "avx512_bf16": vectors.HAS_BF16}
+        return {"instructions": instructions.sequence(self.engine.precision).name}
 
     def open(self, folder: Path, threads: int) -> engines.Session:
         import safetensors

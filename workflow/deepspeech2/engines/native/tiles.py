@@ -1,20 +1,22 @@
 """The product of some rows of activations with some vectors of weights, for numba.
 
-The type of the stored activations decides the instruction: uint8 with int8 weights (four products a
-lane, VNNI), bfloat16 as uint16 (two), float32 (one). CPUs without such an instruction get the same
-by others.
+The type of the stored activations decides what is multiplied: uint8 with int8 weights (four
+products a lane), bfloat16 as uint16 (two), float32 (one). With which instructions, and how much of
+a tile at a time, says the CPU's instructions.Sequence.
 """
 
 from __future__ import annotations
+
+from typing import ClassVar
 
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from deepspeech2.engines.native import vectors
-from deepspeech2.engines.native.layout import LANES, TILE_ROWS, VECTOR
-from deepspeech2.engines.native.vectors import FLOATS, I32, I64, INTS, Vector, call, load, spread
+from deepspeech2.engines.native.instructions import sequence
+from deepspeech2.engines.native.layout import LANES, PER_LANE, TILE_ROWS, VECTOR
+from deepspeech2.engines.native.vectors import I32, I64, call, load
 
 
 class _BFloat(ir.types.Type):
@@ -37,52 +39,203 @@ def _prefetch(builder, address, write, cache):
     call(builder, "llvm.prefetch.p0", ir.VoidType(), place, *how)
 
 
-def _dot(builder, dtype, total, a, w):
-    """`total` plus the products of the 32-bit lanes of a and w, in their smaller elements."""
+def _splat(builder, value, count):
+    """A vector with so many of `value`."""
+    kind = ir.VectorType(value.type, count)
+    one = builder.insert_element(ir.Constant(kind, ir.Undefined), value, ir.Constant(I32, 0))
+    mask = ir.Constant(ir.VectorType(I32, count), [0] * count)
+    return builder.shuffle_vector(one, ir.Constant(kind, ir.Undefined), mask)
 
-    def lanes(value):
-        return ir.Constant(INTS, [value] * LANES)
 
-    if dtype == types.uint8:
-        if vectors.HAS_VNNI:
-            kind = ir.VectorType(ir.IntType(8), 4 * LANES)
-            a, w = builder.bitcast(a, kind), builder.bitcast(w, kind)
-            return call(builder, "llvm.x86.avx512.vpdpbusd.512", INTS, total, a, w)
-        for byte in range(4):
-            left = builder.and_(builder.lshr(a, lanes(8 * byte)), lanes(255))
-            right = builder.ashr(builder.shl(w, lanes(24 - 8 * byte)), lanes(24))
-            total = builder.add(total, builder.mul(left, right))
+def _every(builder, vector, start, step, count):
+    """`count` elements of a vector, from `start` on, so far apart."""
+    places = [start + step * n for n in range(count)]
+    mask = ir.Constant(ir.VectorType(I32, count), places)
+    return builder.shuffle_vector(vector, ir.Constant(vector.type, ir.Undefined), mask)
+
+
+class _Dot:
+    """An instruction: what it takes of weights and activations, and what it adds to the sums.
+
+    Weights come as <lanes x i32>, activations as the i32 that all lanes are multiplied with. What
+    is made of weights serves all rows of a tile, what is made of activations all its vectors.
+    """
+
+    total: ClassVar = I32
+
+    def __init__(self, builder, lanes, bits):
+        self.builder, self.lanes, self.bits = builder, lanes, bits
+        self.sums = ir.VectorType(self.total, lanes)
+
+    def _numbers(self, value, bits=32):
+        """A constant that is as large as the weights."""
+        kind = ir.VectorType(ir.IntType(bits), self.lanes * 32 // bits)
+        return ir.Constant(kind, [value] * kind.count)
+
+    def weights(self, w):
+        return [w]
+
+    def activations(self, a):
+        return self.weights(_splat(self.builder, a, self.lanes))
+
+    def add(self, total, a, w):
+        raise NotImplementedError
+
+    def finish(self, total):
+        """The sums of all lanes."""
         return total
-    if dtype == types.uint16 and vectors.HAS_BF16:
-        kind = ir.VectorType(_BFloat(), 2 * LANES)
-        a, w = builder.bitcast(a, kind), builder.bitcast(w, kind)
-        return call(builder, "llvm.x86.avx512bf16.dpbf16ps.512", FLOATS, total, a, w)
-    pairs = [(a, w)]
-    if dtype == types.uint16:
-        high = lanes(0xFFFF0000)
-        pairs = [
-            (builder.shl(a, lanes(16)), builder.shl(w, lanes(16))),
-            (builder.and_(a, high), builder.and_(w, high)),
-        ]
-    for left, right in pairs:
-        left, right = builder.bitcast(left, FLOATS), builder.bitcast(right, FLOATS)
-        total = call(builder, f"llvm.fma.v{LANES}f32", FLOATS, left, right, total)
-    return total
+
+    def in_parts(self, name, result, *args):
+        """A function of the CPU's for vectors of `bits`, called for all parts of larger ones."""
+        bits = result.element.width if isinstance(result.element, ir.IntType) else 32
+        count = max(1, bits * result.count // self.bits)
+        parts = []
+        for part in range(count):
+            sizes = [arg.type.count // count for arg in args]
+            given = [_every(self.builder, x, part * n, 1, n) for x, n in zip(args, sizes)]
+            kind = ir.VectorType(result.element, result.count // count)
+            parts.append(call(self.builder, name, kind, *given))
+        while len(parts) > 1:
+            pairs = zip(parts[::2], parts[1::2])
+            parts = [self._joined(left, right) for left, right in pairs]
+        return parts[0]
+
+    def _joined(self, left, right):
+        size = 2 * left.type.count
+        mask = ir.Constant(ir.VectorType(I32, size), list(range(size)))
+        return self.builder.shuffle_vector(left, right, mask)
+
+
+class _VNNI(_Dot):
+    def add(self, total, a, w):
+        kind = ir.VectorType(ir.IntType(8), 4 * self.lanes)
+        args = total, *(self.builder.bitcast(x[0], kind) for x in (a, w))
+        return self.in_parts(f"llvm.x86.avx512.vpdpbusd.{self.bits}", self.sums, *args)
+
+
+class _Pairs(_Dot):
+    """Bytes as 16-bit numbers, of which pairs are summed: two sums for a lane. None is clipped."""
+
+    functions: ClassVar = {512: "llvm.x86.avx512.pmaddw.d.512", 256: "llvm.x86.avx2.pmadd.wd"}
+
+    def __init__(self, builder, lanes, bits):
+        super().__init__(builder, lanes, bits)
+        self.sums = ir.VectorType(I32, 2 * lanes)
+
+    def _bytes(self, value):
+        return self.builder.bitcast(value, ir.VectorType(ir.IntType(8), 4 * value.type.count))
+
+    def weights(self, w):
+        return [self.builder.sext(self._bytes(w), ir.VectorType(ir.IntType(16), 4 * self.lanes))]
+
+    def activations(self, a):
+        count = self.bits // 16
+        few = self._bytes(_splat(self.builder, a, count // 4))
+        return [self.builder.zext(few, ir.VectorType(ir.IntType(16), count))]
+
+    def add(self, total, a, w):
+        a = a[0]
+        while a.type.count < w[0].type.count:
+            a = self._joined(a, a)
+        made = self.in_parts(self.functions[self.bits], self.sums, a, w[0])
+        return self.builder.add(total, made)
+
+    def finish(self, total):
+        even, odd = (_every(self.builder, total, n, 2, self.lanes) for n in (0, 1))
+        return self.builder.add(even, odd)
+
+
+class _Plain(_Dot):
+    """The four bytes of a lane one after the other, on any CPU."""
+
+    def weights(self, w):
+        left = [self.builder.shl(w, self._numbers(24 - 8 * byte)) for byte in range(4)]
+        return [self.builder.ashr(x, self._numbers(24)) for x in left]
+
+    def activations(self, a):
+        a = _splat(self.builder, a, self.lanes)
+        right = [self.builder.lshr(a, self._numbers(8 * byte)) for byte in range(4)]
+        return [self.builder.and_(x, self._numbers(255)) for x in right]
+
+    def add(self, total, a, w):
+        for left, right in zip(a, w):
+            total = self.builder.add(total, self.builder.mul(left, right))
+        return total
+
+
+class _BFloats(_Dot):
+    total = ir.FloatType()
+
+    def add(self, total, a, w):
+        kind = ir.VectorType(_BFloat(), 2 * self.lanes)
+        args = total, *(self.builder.bitcast(x[0], kind) for x in (a, w))
+        return call(self.builder, f"llvm.x86.avx512bf16.dpbf16ps.{self.bits}", self.sums, *args)
+
+
+class _FMA(_Dot):
+    total = ir.FloatType()
+
+    def weights(self, w):
+        return [self.builder.bitcast(w, self.sums)]
+
+    def add(self, total, a, w):
+        for left, right in zip(a, w):
+            function = f"llvm.fma.v{self.lanes}f32"
+            total = call(self.builder, function, self.sums, left, right, total)
+        return total
+
+
+class _WidenedFMA(_FMA):
+    """The two bfloat16 of a lane as float32: such have the same bits, with zeros behind.
+
+    The higher one comes first, as vdpbf16ps adds them: the sums are the same bits.
+    """
+
+    def weights(self, w):
+        high = self.builder.and_(w, self._numbers(0xFFFF0000))
+        pair = high, self.builder.shl(w, self._numbers(16))
+        return [self.builder.bitcast(x, self.sums) for x in pair]
+
+
+# By what instructions.Sequence calls the instruction, and the size of stored activations.
+DOTS = {
+    ("vpdpbusd", 1): _VNNI, ("vpmaddwd", 1): _Pairs, ("plain", 1): _Plain,
+    ("vdpbf16ps", 2): _BFloats, ("fma", 2): _WidenedFMA, ("fma", 4): _FMA,
+}  # fmt: skip
+PRECISIONS = {types.uint8: "int8", types.uint16: "bf16", types.float32: "fp32"}
+
+
+def _parts(count, most):
+    """Ranges of at most so many, and of about as many each, that make up `count`."""
+    number = -(-count // most)
+    return [range(count * n // number, count * (n + 1) // number) for n in range(number)]
 
 
 def _multiply(builder, dtype, count, width, fetching, args):
     """A tile of `count` rows with `width` vectors of weights, see `tile`."""
+    precision = PRECISIONS[dtype]
+    chosen = sequence(precision)
+    lanes = min(LANES, chosen.columns)
+    dot = DOTS[chosen.dot, 4 // PER_LANE[precision]](builder, lanes, chosen.bits)
+    for rows in _parts(count, chosen.rows):
+        for pieces in _parts(width * LANES // lanes, chosen.columns // lanes):
+            first = fetching and rows.start == pieces.start == 0
+            _multiply_part(builder, dot, rows, pieces, width, first, args)
+
+
+def _multiply_part(builder, dot, rows, pieces, width, fetching, args):
+    """What of a tile is in registers at a time: some rows by pieces of dot.lanes columns."""
     out, a, offsets, weights, groups, segments, step, upcoming = args
-    kind = INTS if dtype == types.uint8 else FLOATS
+    kind, piece = ir.VectorType(I32, dot.lanes), 4 * dot.lanes  # bytes
 
     def number(value):
         return ir.Constant(I64, value)
 
-    totals = [cgutils.alloca_once(builder, kind) for _ in range(count * width)]
-    for total in totals:
-        builder.store(ir.Constant(kind, None), total)
+    totals = [[cgutils.alloca_once(builder, dot.sums) for _ in pieces] for _ in rows]
     starts = []
-    for m in range(count):
+    for m, row in zip(rows, totals):
+        for total in row:
+            builder.store(ir.Constant(dot.sums, None), total)
         place = builder.add(offsets, number(8 * m))
         starts.append(builder.add(a, load(builder, place, I64, 8)))
     with cgutils.for_range(builder, segments, intp=I64) as segment:
@@ -92,19 +245,23 @@ def _multiply(builder, dtype, count, width, fetching, args):
         with cgutils.for_range(builder, groups, intp=I64) as group:
             number_of = builder.add(first, group.index)
             at = builder.add(weights, builder.mul(number_of, number(VECTOR * width)))
-            panel = [Vector.load(builder, at, v, INTS).value for v in range(width)]
+            places = [builder.add(at, number(piece * n)) for n in pieces]
+            panel = [dot.weights(load(builder, place, kind, 4)) for place in places]
             ahead = builder.shl(group.index, number(2))
             if fetching:
                 line = builder.mul(number_of, number(VECTOR))
                 _prefetch(builder, builder.add(upcoming, line), 0, 2)
-            for m in range(count):
-                four = load(builder, builder.add(rows_at[m], ahead), I32, 1)
-                lane = spread(builder, four, INTS)
-                for v, total in enumerate(totals[m * width : (m + 1) * width]):
-                    dot = _dot(builder, dtype, builder.load(total), lane, panel[v])
-                    builder.store(dot, total)
-    for number_of, total in enumerate(totals):
-        Vector(builder, builder.load(total)).store(out, number_of)
+            for row_at, row in zip(rows_at, totals):
+                four = load(builder, builder.add(row_at, ahead), I32, 1)
+                activations = dot.activations(four)
+                for w, total in zip(panel, row):
+                    builder.store(dot.add(builder.load(total), activations, w), total)
+    for m, row in zip(rows, totals):
+        for n, total in zip(pieces, row):
+            made = dot.finish(builder.load(total))
+            place = builder.add(out, number(VECTOR * width * m + piece * n))
+            kind = ir.PointerType(made.type)
+            builder.store(made, builder.inttoptr(place, kind)).align = 4
 
 
 @intrinsic(prefer_literal=True)

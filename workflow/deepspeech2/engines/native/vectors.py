@@ -8,20 +8,14 @@ from __future__ import annotations
 
 from functools import partialmethod
 
-import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.core.codegen import get_host_cpu_features
 from numba.extending import intrinsic
 
 from deepspeech2.engines.native.layout import CEILING, CELLS, LANES, VECTOR
 
-# As numba: NUMBA_CPU_NAME and NUMBA_CPU_FEATURES make code for another CPU.
-_REQUESTED = numba.config.CPU_FEATURES
-_FEATURES = (get_host_cpu_features() if _REQUESTED is None else _REQUESTED).split(",")
-HAS_VNNI, HAS_BF16 = "+avx512vnni" in _FEATURES, "+avx512bf16" in _FEATURES
 I64, I32 = ir.IntType(64), ir.IntType(32)
 INTS, FLOATS = ir.VectorType(I32, LANES), ir.VectorType(ir.FloatType(), LANES)
 

@@ -13,7 +13,7 @@ from conftest import ROOT
 from deepspeech2 import engines
 from deepspeech2.cli import UserError
 from deepspeech2.engines import Engine
-from deepspeech2.engines.native import kernels, layout, packing, session, vectors
+from deepspeech2.engines.native import instructions, kernels, layout, packing, session, vectors
 from deepspeech2.model.architecture import Architecture
 from helpers import LABELS, run_stage, stages_to_features, tiny_description, write_safetensors
 from networks import ARCHITECTURES, batch, make, run, valid
@@ -127,22 +127,97 @@ def test_a_tile_is_a_product(precision, rows):
     assert (out[rows * columns :] == 0).all()
 
 
+AVX2 = "+avx2,+fma"
+CPUS = {  # by the instruction sets of SEQUENCES that such a CPU has
+    "AVX-512": ("haswell", f"{AVX2},+avx512f,+avx512bw,+avx512dq,+avx512vl"),
+    "AVX-VNNI": ("haswell", f"{AVX2},+avxvnni"),
+    "AVX2": ("haswell", AVX2),
+    "plain": ("x86-64", "+sse2"),
+}
+PRODUCTS = """
+import hashlib, sys
+import numpy as np
+from deepspeech2.engines.native import instructions, kernels, layout
+random, total = np.random.default_rng(0), hashlib.sha256()
+for precision, dtype in layout.TYPES.items():
+    if precision == "int8":
+        a, w = random.integers(0, 256, 6 * 64), random.integers(0, 256, 64 * 4 * 64)
+        a[:64], w[:128] = 255, 128
+    elif precision == "bf16":
+        floats = (random.standard_normal(n).astype("f4") for n in (6 * 64, 64 * 4 * 64))
+        a, w = (x.view("u4") >> 16 for x in floats)
+    else:
+        a, w = (random.standard_normal(n) for n in (6 * 64, 64 * 4 * 64))
+    a, w = a.astype(dtype), w.astype(dtype)
+    for rows in range(1, 7):
+        out = np.zeros(layout.SUMS, np.int32 if precision == "int8" else np.float32)
+        offsets = np.arange(rows) * 64 * a.itemsize
+        kernels.multiply_panel(
+            rows, a, out.ctypes.data, a.ctypes.data, offsets.ctypes.data, w.ctypes.data,
+            64 * a.itemsize // 4, w.ctypes.data,
+        )
+        total.update(out.tobytes())
+names = [instructions.sequence(precision).name for precision in layout.TYPES]
+print(total.hexdigest(), *names, sep="\\n")
+"""
+NETWORK = """
+import hashlib, sys
+import numpy as np
+from deepspeech2.engines import Engine
+from deepspeech2 import engines
+from pathlib import Path
+total = hashlib.sha256()
+for folder in sys.argv[1:]:
+    engine = Engine("native", "cpu", Path(folder).name, "static", "batch", (), {})
+    session = engines.create(engine).open(Path(folder), 1)
+    x = np.random.default_rng(0).standard_normal((3, 1, 161, 70)).astype("f4")
+    found, _ = session.download(session.forward(session.upload(x, np.array([70, 40, 9]))))
+    total.update(found.tobytes())
+print(total.hexdigest())
+"""
+
+
+def run_for(cpu, code, place, *arguments):
+    """What a program prints whose machine code is for another CPU."""
+    environment = dict(os.environ)
+    if cpu:
+        name, features = CPUS[cpu]
+        environment |= {"NUMBA_CPU_NAME": name, "NUMBA_CPU_FEATURES": features}
+        environment["NUMBA_CACHE_DIR"] = str(place)
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split("\n")
+
+
 @pytest.mark.skipif(
-    platform.machine().lower() not in ("x86_64", "amd64"), reason="names a CPU of another kind"
+    platform.machine().lower() not in ("x86_64", "amd64"), reason="names CPUs of another kind"
 )
-def test_it_computes_the_same_for_older_cpus(tmp_path):
-    """Products and whole networks in machine code for a CPU without AVX-512, VNNI and BF16."""
-    older = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx2,+fma"}
-    command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider"]
-    command += ["-k", "is_a_product or it_computes_what", "tests/engines/test_native.py"]
-    environment = {**os.environ, **older, "NUMBA_CACHE_DIR": str(tmp_path)}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0 and "33 passed" in done.stdout, done.stdout[-2000:]
-    code = "from deepspeech2.engines.native import vectors as v; print(v.HAS_VNNI, v.HAS_BF16)"
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True
-    )
-    assert done.stdout == "False False\n", done.stderr
+@pytest.mark.parametrize("cpu", CPUS)
+def test_every_instruction_set_makes_the_same_bits(tmp_path, cpu):
+    needed = {name[1:] for name in CPUS[cpu][1].split(",")}
+    if not needed <= instructions.features():
+        pytest.skip(f"this CPU lacks {', '.join(sorted(needed - instructions.features()))}")
+    ours, *_ = run_for(None, PRODUCTS, tmp_path)
+    theirs, *names = run_for(cpu, PRODUCTS, tmp_path)
+    assert cpu in names
+    assert theirs == ours
+
+
+@pytest.mark.skipif(
+    not {"avx2", "fma"} <= instructions.features(), reason="needs a CPU with AVX2 and FMA"
+)
+def test_a_network_is_the_same_bits_on_older_cpus(tmp_path):
+    """All precisions and kinds of cells, whose machine code is for AVX2."""
+    folders = []
+    for architecture in ARCHITECTURES[:3]:
+        for precision in TOLERANCES:
+            place = tmp_path / architecture.rnn_type
+            place.mkdir(exist_ok=True)
+            open_session(place, architecture, precision)
+            folders.append(place / precision)
+    ours = run_for(None, NETWORK, tmp_path, *folders)
+    assert run_for("AVX2", NETWORK, tmp_path / "cache", *folders) == ours
 
 
 @pytest.mark.parametrize("variable", ["XDG_CACHE_HOME", "NUMBA_CACHE_DIR"])

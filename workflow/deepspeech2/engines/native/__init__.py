@@ -37,12 +37,15 @@ class Backend(engines.Backend):
         if not missing:
             import llvmlite.binding
 
-            features = llvmlite.binding.get_host_cpu_features()
+            from deepspeech2.engines.native.instructions import sequence
+
             found["cpu"] = f"{llvmlite.binding.get_host_cpu_name()}, {os.cpu_count()} cores"
+            chosen = {precision: sequence(precision) for precision in PRECISIONS}
+            found |= {precision: f"by {made.name}" for precision, made in chosen.items()}
             doubts = [
-                f"the CPU lacks {feature}: {precision} works, and is slower than fp32"
-                for feature, precision in (("avx512vnni", "int8"), ("avx512bf16", "bf16"))
-                if not features.get(feature)
+                f"the CPU lacks {made.better}: {precision} works, and is slower than fp32"
+                for precision, made in chosen.items()
+                if made.better
             ]
         return Finding(name, found, missing, doubts)
 

@@ -16,7 +16,8 @@ class Sequence(NamedTuple):
     """How a precision's products are summed, where the CPU has all of `features`.
 
     `dot` is the instruction, of tiles.DOTS, `bits` the size of its registers. They hold the sums of
-    `rows` by `columns` of a tile at a time.
+    `rows` by `columns` of a tile at a time. `better` names what a CPU should have that computes
+    the precision faster than fp32.
     """
 
     name: str
@@ -25,6 +26,7 @@ class Sequence(NamedTuple):
     bits: int
     rows: int
     columns: int
+    better: str = ""
 
 
 # The first that a CPU has is the fastest of it.
@@ -34,13 +36,13 @@ SEQUENCES = {
         Sequence("AVX-VNNI", ("avx2", "avxvnni"), "vpdpbusd", 256, 6, 16),
         Sequence("AVX-512", ("avx512bw",), "vpmaddwd", 512, 6, 32),
         Sequence("AVX2", ("avx2",), "vpmaddwd", 256, 6, 8),
-        Sequence("plain", (), "plain", 128, 6, 16),
+        Sequence("plain", (), "plain", 128, 6, 16, "avx2"),
     ),
     "bf16": (
         Sequence("AVX-512 BF16", ("avx512bf16",), "vdpbf16ps", 512, 6, 64),
-        Sequence("AVX-512", ("avx512f",), "fma", 512, 6, 32),
-        Sequence("AVX2", ("avx2", "fma"), "fma", 256, 4, 16),
-        Sequence("plain", (), "fma", 128, 4, 16),
+        Sequence("AVX-512", ("avx512f",), "fma", 512, 6, 32, "avx512bf16"),
+        Sequence("AVX2", ("avx2", "fma"), "fma", 256, 4, 16, "avx512bf16"),
+        Sequence("plain", (), "fma", 128, 4, 16, "avx512bf16"),
     ),
     "fp32": (
         Sequence("AVX-512", ("avx512f",), "fma", 512, 6, 64),

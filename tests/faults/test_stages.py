@@ -10,6 +10,7 @@ import random
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 
 import pytest
@@ -146,9 +147,10 @@ def places():
             continue
 
 
-def killed(run, rule, number):
-    with Trial(run, rule) as trial:
-        done = trial.fails("kill", number)
+def killed(run, rule, number, fault="kill"):
+    with Trial(run, rule) as trial, tempfile.TemporaryDirectory() as place:
+        os.environ["UNSYNCED"] = f"{place}/unsynced"
+        done = trial.fails(fault, number)
         assert done.returncode in (-9, 1)  # 1: one of its processes was killed, not it
         assert ended(trial.folder)
         trial.ends()
@@ -159,6 +161,14 @@ def killed(run, rule, number):
 def test_a_stage_is_killed(run, rule):
     for number in range(1, run[1][rule][1] + 1):
         killed(run, rule, number)
+
+
+@WHOLE
+@pytest.mark.parametrize("rule", RULES)
+def test_the_power_is_cut(run, rule):
+    """Wherever the file system cannot be cut itself: what was not synced is lost."""
+    for number in range(1, run[1][rule][1] + 1):
+        killed(run, rule, number, "cut")
 
 
 def sizes(trial):
@@ -247,6 +257,7 @@ def test_memory_is_short(run, rule):
 
 FAULTS = {
     "killed": lambda run, rule, dice: killed(run, rule, dice.randint(1, run[1][rule][1])),
+    "cut": lambda run, rule, dice: killed(run, rule, dice.randint(1, run[1][rule][1]), "cut"),
     "file": lambda run, rule, dice: full(run, rule, lambda sizes: [dice.choice(sizes)]),
     "disk": lambda run, rule, dice: no_room(run, rule, [dice.choice([0, 1, 2, 4])]),
     "read_only": lambda run, rule, dice: read_only(run, rule),

@@ -159,15 +159,30 @@ def read_text(path: str | Path) -> str:
         raise UserError(f"{path}: not UTF-8 text; convert it") from None
 
 
+def parse_json(text: str) -> Any:
+    """JSON that all readers read alike: keys twice, NaN, half characters are a `ValueError`."""
+    data = json.loads(text, object_pairs_hook=_object, parse_constant=int)
+    if "\\u" in text:
+        json.dumps(data, ensure_ascii=False).encode()
+    return data
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(found := dict(pairs)) < len(pairs):
+        raise ValueError("a key appears twice")
+    return found
+
+
 def read_json(path: str | Path) -> Any:
     """Read JSON; what is missing or broken is a `UserError` that names file and line."""
     text = read_text(path)
     try:
-        return json.loads(text)
+        return parse_json(text)
     except json.JSONDecodeError as error:
         raise UserError(f"{path}: line {error.lineno}: broken JSON ({error.msg})") from None
-    except (RecursionError, ValueError):
-        raise UserError(f"{path}: broken JSON (nested too deeply, or an invalid number)") from None
+    except (RecursionError, ValueError) as error:
+        why = "nested too deeply" if isinstance(error, RecursionError) else error
+        raise UserError(f"{path}: broken JSON ({why!s:.100})") from None
 
 
 def read_sealed(path: str | Path) -> dict[str, Any]:

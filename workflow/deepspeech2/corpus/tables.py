@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import gzip
-import json
 import re
 import zlib
 from collections.abc import Iterator, Sequence
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from deepspeech2.cli import UserError
-from deepspeech2.files import require_file
+from deepspeech2.files import parse_json, require_file
 
 SEPARATORS = {"\t": "tabs", ",": "commas", ";": "semicolons"}
 MAX_LINE = 1 << 26  # bytes
@@ -76,7 +75,7 @@ def records(table: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Line number and object of each of a file's JSON lines."""
     for number, line in lines(table):
         try:
-            found = json.loads(line)
+            found = parse_json(line)
         except (ValueError, RecursionError):
             found = None
         if not isinstance(found, dict):

@@ -15,7 +15,7 @@ from helpers import assert_one_line_error, run_stage, write_sealed
 ROW = "d/m/e/bs1"
 REFERENCES = {f"u{n}": f"WORD NUMBER {'ABCDEFGHIJKLMNOPQRST'[n]}" for n in range(20)}
 NAMES = [column.name for column in compare.COLUMNS if not column.joins]  # of the table for programs
-EVIL = "<script>alert(1)</script> | x\n\x1b[31m [a](b) `c` \ud800"
+EVIL = "<script>alert(1)</script> | x\n\x1b[31m [a](b) `c` \u202e"
 
 
 def write_row(results, row=ROW, hypotheses=None, references=None, change=None, **offline):
@@ -482,10 +482,10 @@ MALFORMED = [
     ({"offline.verdict": {}}, "offline.verdict"),
     ({"offline.utterances_per_s": 0}, "offline.utterances_per_s"),
     ({"offline.utterances_per_s": "fast"}, "offline.utterances_per_s"),
-    ({"offline.utterances_per_s": float("nan")}, "offline.utterances_per_s"),
+    ({"offline.utterances_per_s": float("nan")}, "broken JSON"),
     ({"offline.utterances_per_s": 10**400}, "offline.utterances_per_s"),
     ({"offline.spread": -0.1}, "offline.spread"),
-    ({"offline.spread": float("inf")}, "offline.spread"),
+    ({"offline.spread": float("inf")}, "broken JSON"),
     ({"offline.spread": None}, "offline.spread"),
     ({"offline.batches": 2.5}, "offline.batches"),
     ({"offline.batches": True}, "offline.batches"),

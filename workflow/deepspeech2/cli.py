@@ -47,11 +47,13 @@ class UserError(Exception):
     """
 
     def __str__(self) -> str:
-        text = " ".join(super().__str__().split())
-        if not text.isprintable():
-            escaped = (c if c.isprintable() else ascii(c)[1:-1] for c in text)
-            text = "".join(escaped)
+        text = printable(" ".join(super().__str__().split()))
         return text if len(text) <= MAX_MESSAGE else text[:MAX_MESSAGE] + "..."
+
+
+def printable(text: str) -> str:
+    """A text on one line, with escapes for what shows as nothing or turns the rest around."""
+    return re.sub(r"[^ -~]", lambda c: c[0] if c[0].isprintable() else ascii(c[0])[1:-1], text)
 
 
 class Settings(dict):
@@ -166,7 +168,7 @@ def call(main: Callable[..., None], argv: Sequence[str] | None = None) -> None:
         handler = logging.FileHandler(path, mode="w", encoding="utf-8", errors="backslashreplace")
     else:
         handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.format = lambda record: printable(record.getMessage())
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     log.propagate = False

@@ -192,18 +192,33 @@ def read_text(path: str | Path) -> str:
         raise UserError(f"{path}: not UTF-8 text; convert it") from None
 
 
-def read_json(path: str | Path, hook: Any = None) -> Any:
-    """Read JSON; what is missing or broken is a `UserError` that names file and line.
+def parse_json(text: str, kind: Callable[[dict], Any] = dict) -> Any:
+    """JSON that all readers read alike: keys twice, NaN, half characters are a `ValueError`.
 
-    `hook` is called with every object, as json's `object_hook`.
+    Every object of it is made a `kind`.
     """
+
+    def made(pairs: list[tuple[str, Any]]) -> Any:
+        if len(found := dict(pairs)) < len(pairs):
+            raise ValueError("a key appears twice")
+        return kind(found)
+
+    data = json.loads(text, object_pairs_hook=made, parse_constant=int)
+    if "\\u" in text:
+        json.dumps(data, ensure_ascii=False).encode()
+    return data
+
+
+def read_json(path: str | Path, kind: Callable[[dict], Any] = dict) -> Any:
+    """Read JSON, see `parse_json`; what is missing or broken is a `UserError` that names it."""
     text = read_text(path)
     try:
-        return json.loads(text, object_hook=hook)
+        return parse_json(text, kind)
     except json.JSONDecodeError as error:
         raise UserError(f"{path}: line {error.lineno}: broken JSON ({error.msg})") from None
-    except (RecursionError, ValueError):
-        raise UserError(f"{path}: broken JSON (nested too deeply, or an invalid number)") from None
+    except (RecursionError, ValueError) as error:
+        why = "nested too deeply" if isinstance(error, RecursionError) else error
+        raise UserError(f"{path}: broken JSON ({why!s:.100})") from None
 
 
 def read_sealed(path: str | Path, then: str = "") -> dict[str, Any]:

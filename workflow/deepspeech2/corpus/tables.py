@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import gzip
-import json
 import re
 import zlib
 from collections.abc import Iterator, Sequence
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from deepspeech2.cli import UserError
-from deepspeech2.files import require_file
+from deepspeech2.files import parse_json, require_file
 
 SEPARATORS = {"\t": "tabs", ",": "commas", ";": "semicolons"}
 MAX_LINE = 1 << 26  # bytes
@@ -76,11 +75,11 @@ def records(table: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Line number and object of each of a file's JSON lines."""
     for number, line in lines(table):
         try:
-            found = json.loads(line)
-        except (ValueError, RecursionError):
-            found = None
+            found, why = parse_json(line), ""
+        except (ValueError, RecursionError) as error:
+            found, why = None, f" ({error!s:.100})"
         if not isinstance(found, dict):
-            raise UserError(f"{table}: line {number}: not a JSON object")
+            raise UserError(f"{table}: line {number}: not a JSON object{why}")
         yield number, found
 
 

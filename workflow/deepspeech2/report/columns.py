@@ -13,10 +13,11 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from deepspeech2.cli import printable
 from deepspeech2.report.tsv import for_programs
 
 # Underscores inside of words are none of Markdown's business.
-MARKDOWN = r"[\\`*~|\[\]]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])"
+MARKDOWN = r"[\\`*~|\[\]]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|^[-#+](?=#* )"
 
 
 class Column(NamedTuple):
@@ -103,5 +104,5 @@ def to_markdown(table: pd.DataFrame, notes: Iterable[str] = ()) -> str:
 
 def escape_markdown(text: str) -> str:
     """`text` on one line, without anything that Markdown would take for markup."""
-    text = re.sub(MARKDOWN, r"\\\g<0>", " ".join(text.split()))
+    text = re.sub(MARKDOWN, r"\\\g<0>", printable(" ".join(text.split())))
     return html.escape(text, quote=False).replace("://", "&#58;//")  # or it turns into a link

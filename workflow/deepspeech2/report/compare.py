@@ -18,7 +18,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from deepspeech2 import cli
-from deepspeech2.cli import Input, Output, UserError, log
+from deepspeech2.cli import Input, Output, UserError, log, printable
 from deepspeech2.files import replacing, write_json
 from deepspeech2.report import difference
 from deepspeech2.report.columns import (
@@ -30,7 +30,7 @@ from deepspeech2.report.columns import (
     to_markdown,
     to_tsv,
 )
-from deepspeech2.report.difference import Run, plain, read_run
+from deepspeech2.report.difference import Run, read_run
 from deepspeech2.report.limits import Limits
 
 NUMBER = {"decimals": 3}
@@ -181,7 +181,7 @@ def main(
         raise UserError("--max-wer-increase: must be a number of points, 0 or more")
     rows = compare(baseline, records, limits)
     verdict, reasons = summary(rows)
-    found = {"verdict": verdict, "reasons": reasons, "baseline": plain(baseline)}
+    found = {"verdict": verdict, "reasons": reasons, "baseline": printable(str(baseline))}
     write_json(json, {**found, "limits": limits._asdict(), "rows": rows})
     table = frame(COLUMNS, rows)
     shown = for_readers(COLUMNS, as_text(COLUMNS, table, readers=True))

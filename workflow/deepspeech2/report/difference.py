@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from scipy import stats
 
-from deepspeech2.cli import UserError
+from deepspeech2.cli import UserError, printable
 from deepspeech2.files import require_unaltered
 from deepspeech2.report.limits import Limits
 from deepspeech2.report.rows import is_scored, read_record
@@ -73,11 +73,6 @@ class Run(NamedTuple):
     is_scored: bool = True
 
 
-def plain(text: object) -> str:
-    """A record's text on one line, without anything that a terminal or an encoding minds."""
-    return " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
-
-
 def read_run(path: Path) -> Run:
     """A row of a folder of results, by its record. Raises `UserError` where it was altered."""
     transcripts, found = path.parent / "transcripts.jsonl", read_record(path)
@@ -87,7 +82,9 @@ def read_run(path: Path) -> Run:
         for key in name.split("."):
             value = value.get(key) if isinstance(value, dict) else None
         if not is_right(value):
-            raise UserError(f"{path}: {name} is missing or wrong ({plain(value)[:50]}); {ADVICE}")
+            raise UserError(
+                f"{path}: {name} is missing or wrong ({printable(str(value))[:50]}); {ADVICE}"
+            )
         fields[name] = value
     try:
         require_unaltered(transcripts, fields["hashes.transcripts"], path)
@@ -175,7 +172,7 @@ def speed(before: Run, after: Run, limits: Limits) -> dict:
     for name, what in SAME.items():
         old, new = before.fields[name], after.fields[name]
         if old != new:
-            unclear.append(f"other {what}: {plain(old)} against {plain(new)}")
+            unclear.append(f"other {what}: {printable(str(old))} against {printable(str(new))}")
     if found is None:
         unclear.append("a single batch has no spread, so the ratio has no interval")
     slower = found is not None and found[1] < 1 - limits.max_slowdown
@@ -192,6 +189,6 @@ def changed(before: Run, after: Run) -> list[str]:
         old, new = before.fields[field], after.fields[field]
         if old != new and isinstance(old, dict):
             keys = sorted(key for key in {**old, **new} if old.get(key) != new.get(key))
-            name += f" ({plain(', '.join(keys))})"
+            name += f" ({printable(', '.join(keys))})"
         names += [name] if old != new else []
     return names

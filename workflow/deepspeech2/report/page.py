@@ -25,7 +25,7 @@ import pandas as pd
 import soundfile
 
 from deepspeech2 import cli, files
-from deepspeech2.cli import Cores, Input, Output, UserError, log
+from deepspeech2.cli import Cores, Input, Output, UserError, log, printable
 from deepspeech2.corpus import manifest
 from deepspeech2.corpus.manifest import Sample
 from deepspeech2.features.batches import FeatureSet
@@ -187,6 +187,7 @@ def page(template: Path, **content) -> str:
         loader=jinja2.FileSystemLoader(template.parent),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
+        finalize=lambda v: "\n".join(map(printable, v.split("\n"))) if type(v) is str else v,
         trim_blocks=True,
         lstrip_blocks=True,
     )

@@ -23,8 +23,8 @@ def read(tables: Mapping[str, Path]) -> tuple[Published, list[str]]:
             frame = pd.read_csv(
                 io.StringIO(text), sep="\t", comment="#", index_col="batch_size", na_values=["/"]
             ).astype(float)
-            if not frame.index.is_unique:
-                raise ValueError("a batch size appears twice")
+            if frame.index.dtype.kind != "i" or not frame.index.is_unique:
+                raise ValueError("a batch size that is no whole number, or appears twice")
         except (ValueError, KeyError, TypeError, OverflowError) as error:
             reason = " ".join(str(error).split())
             raise UserError(

@@ -6,11 +6,17 @@ import re
 
 import pandas as pd
 
-# What a spreadsheet computes, which are not numbers.
-FORMULA = re.compile(r"(?![-+]?[0-9]+(\.[0-9]*)?([eE][-+]?[0-9]+)?$)\s*[-=+@]|[\t\r\n]")
+from deepspeech2.cli import printable
+
+# What a spreadsheet computes (in Japan in full width, too), which are not numbers.
+FORMULA = re.compile(r"(?![-+]?\d+(\.\d*)?([eE][-+]?\d+)?$)\s*[-=+@\uff1d\uff0b\uff0d\uff20]", re.A)
 
 
 def for_programs(table: pd.DataFrame) -> str:
     """A table as TSV. A spreadsheet would compute texts like `=1+1`: they get an apostrophe."""
-    safe = table.map(lambda v: f"'{v}" if isinstance(v, str) and FORMULA.match(v) else v)
+    safe = table.map(lambda v: _safe(printable(v)) if isinstance(v, str) else v)
     return safe.to_csv(sep="\t", index=False, lineterminator="\n", float_format="%.6g")
+
+
+def _safe(text: str) -> str:
+    return f"'{text}" if FORMULA.match(text) else text

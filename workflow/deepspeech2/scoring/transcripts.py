@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from deepspeech2.cli import UserError
-from deepspeech2.files import read_sealed, read_text, require_unaltered
+from deepspeech2.files import parse_json, read_sealed, read_text, require_unaltered
 
 
 def read(path: str | Path, index: str | Path | None = None) -> dict[str, dict]:
@@ -17,7 +16,7 @@ def read(path: str | Path, index: str | Path | None = None) -> dict[str, dict]:
     lines = read_text(path).rstrip("\n").split("\n")
     for number, line in enumerate(filter(None, lines), 1):
         try:
-            entry = json.loads(line)
+            entry = parse_json(line)
             texts = {key: entry[key] for key in ("reference", "hypothesis")}
             if not all(isinstance(text, str) for text in (entry["id"], *texts.values())):
                 raise TypeError

@@ -523,6 +523,7 @@ def changed(place, *values):
     [
         ("AIFF", "PCM_16", changed(48, 4), "cut short"),  # where the sound begins
         ("AIFF", "PCM_16", changed(24, 0x36), "tells of 13952 samples and of 16000"),
+        ("AIFF", "PCM_16", chain(changed(22, 0xFF), changed(49, 32)), "tells of 4278206080"),
         ("AU", "PCM_16", changed(10, 0x75), "2048 bytes or more behind"),
         ("FLAC", "PCM_16", changed(24, 0x36), "more sound than its header says"),
         ("FLAC", "PCM_16", changed(24, 0x46), "cut short"),

@@ -21,6 +21,7 @@ UNKNOWN_LENGTH = 0x7FFFF000  # from here on, a length was written by a program t
 STOPPED = r"(?:Unknown chunk marker|Have 0 marker).* at position (\w+)"
 AU_END = r"\.snd\s+Data Offset : (\d+)\s+Data Size   : (\d+)$"
 STRAY, LOOKED_AT = 1 << 10, 1 << 20  # bytes that do not matter; bytes read behind the sound
+SOUND_LENGTH = r"^\s*SSND : \d+$"  # of an AIFF, which libsndfile did not correct
 STOPPED_SHORT = r"calculated from length of 'SSND' chunk \((\d+)\)"
 WIDTHS = {
     "PCM_U8": (1,),
@@ -143,8 +144,8 @@ def require_right_length(path: str, sound: soundfile.SoundFile) -> list[str]:
             )
         if data and not data.startswith(TAGS):
             return ["left bytes behind its sound"]
-    if counted and 0 < frames < UNKNOWN_LENGTH:
-        if int(counted[1]) < frames:
+    if counted and frames and (frames < UNKNOWN_LENGTH or re.search(SOUND_LENGTH, told, re.M)):
+        if int(counted[1]) < frames < UNKNOWN_LENGTH:
             raise cut(path)
         raise UserError(
             f"{path}: a header that tells of {frames} samples and of {counted[1]}; correct it"

@@ -156,6 +156,13 @@ def test_a_missing_right_is_one_line(tmp_path):
     assert_one_line_error(result, "closed", "Permission denied")
 
 
+def test_the_name_of_a_file_in_an_error_of_the_system_is_one_line():
+    code = STAGE.format("raise OSError(28, 'No space left', 'a\\nb\\x1b[31m')")
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert_one_line_error(result, r"a\nb\x1b[31m: No space left; make room")
+    assert "\x1b" not in result.stderr
+
+
 @pytest.mark.parametrize("end", ["None", "1 / 0"])
 def test_what_a_stage_imported_is_not_looked_through_at_its_end(end):
     code = (

@@ -554,7 +554,12 @@ def test_a_damaged_header_is_refused(tmp_path, form, codec, change, words):
             chain(without_table, changed(2, 0)),
             "began with what is no sound",
         ),
-        ("AU", "PCM_16", changed(10, 0x7C, 0xF0), "left bytes behind its sound"),
+        (
+            "AU",
+            "PCM_16",
+            changed(10, 0x7C, 0xF0),
+            "have bytes behind their sound, which are left out",
+        ),
     ],
 )
 def test_what_is_left_out_of_a_file_is_noted(tmp_path, form, codec, change, note):
@@ -585,3 +590,15 @@ def test_the_sum_of_a_table_by_ffmpeg(tmp_path, layout, rate):
     damaged = bytearray(data)
     damaged[table + 141] ^= 1  # the encoder's delay
     assert mpeg.frames(bytes(damaged)).damaged
+
+
+def test_a_table_of_an_encoder_that_sums_nothing(tmp_path):
+    """What stands where LAME has its name and sum is that encoder's own."""
+    data = encoded("MP3", "MPEG_LAYER_III")
+    place = data.index(b"LAME")
+    data[place : place + 4] = b"GOGO"
+    data[place + 34 : place + 36] = b"xy"
+    (tmp_path / "a.mp3").write_bytes(data)
+    whole = tmp_path / "whole.mp3"
+    whole.write_bytes(encoded("MP3", "MPEG_LAYER_III"))
+    assert len(audio.read(tmp_path / "a.mp3").samples) == len(audio.read(whole).samples)

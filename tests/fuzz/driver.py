@@ -21,9 +21,9 @@ import sys
 import tempfile
 import time
 import traceback
-import zlib
 from pathlib import Path
 from random import Random
+from typing import NamedTuple
 
 TESTS = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(TESTS), str(TESTS.parent / "workflow"), str(TESTS / "fuzz")]
@@ -69,14 +69,16 @@ def outcome(reader: Reader, folder: Path, expected: str) -> tuple[str, str]:
     return ("changed" if reader.keeps else "another"), found
 
 
-def attempt(reader: Reader, base: Path, place: Path, random: Random, expected: str) -> tuple:
-    """One case in the empty folder `place`: its outcome, more about it, and the damaged file."""
+def attempt(reader, base: Path, names: list[Path], place: Path, random: Random, expected: str):
+    """One case in the empty folder `place`: its outcome, more about it, and the damaged file.
+
+    `names` are the files of `base` of which one is damaged.
+    """
     folder, elsewhere = place / "case", place / "tmp"
     shutil.copytree(base, folder)
     elsewhere.mkdir()
     os.chdir(place)
-    target = random.choice([p.relative_to(base) for p in _files(reader, base)])
-    path = folder / target
+    path = folder / random.choice(names)
     before = path.read_bytes()
     path.write_bytes(reader.damage(before, random))
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
@@ -97,21 +99,28 @@ def attempt(reader: Reader, base: Path, place: Path, random: Random, expected: s
     return name, about, path
 
 
-def _files(reader: Reader, base: Path) -> list[Path]:
-    return [base / name for name in json.loads((base.parent / "files.json").read_text())]
-
-
 def _peak() -> int:
     with open("/proc/self/status") as file:
         return next(int(line.split()[1]) << 10 for line in file if line.startswith("VmHWM"))
 
 
-def work(name: str, base: Path, numbers: range, seed: int, keep: Path | None, pipe: int) -> None:
+class Task(NamedTuple):
+    """What all cases of a reader share: see `attempt` and `run`."""
+
+    name: str
+    base: Path
+    names: list[Path]
+    expected: str
+    seed: int
+    keep: Path | None
+
+
+def work(task: Task, numbers: range, pipe: int) -> None:
     """Cases in a child: a line of JSON for each."""
+    name, base, names, expected, seed, keep = task
     reader = READERS[name]
     signal.signal(signal.SIGALRM, _alarm)
     tempfile.tempdir = None
-    expected = (base.parent / "expected").read_text()
     with open(os.devnull, "w") as null:
         os.dup2(null.fileno(), 1)
         os.dup2(null.fileno(), 2)
@@ -123,7 +132,7 @@ def work(name: str, base: Path, numbers: range, seed: int, keep: Path | None, pi
             os.environ["TMPDIR"] = tempfile.tempdir = f"{place}/tmp"
             random = Random(f"{name} {number} {seed}")
             try:
-                found = attempt(reader, base, Path(place), random, expected)
+                found = attempt(reader, base, names, Path(place), random, expected)
             except Exception:  # of the driver or the damage
                 found = "crash", traceback.format_exc(limit=-4), base / "none"
             tempfile.tempdir = None
@@ -145,31 +154,27 @@ def run(name: str, cases: int, seed: int, keep: Path | None = None, shown=None) 
     with tempfile.TemporaryDirectory() as scratch:
         base = Path(scratch, "base")
         base.mkdir()
-        paths = READERS[name].make(base)
-        (base.parent / "files.json").write_text(
-            json.dumps(
-                [str(p.relative_to(base.resolve() if p.is_absolute() else base)) for p in paths]
-            )
-        )
+        root = base.resolve()
+        names = [path.resolve().relative_to(root) for path in READERS[name].make(base)]
         whole = Path(scratch, "whole")
         shutil.copytree(base, whole)
         with contextlib.chdir(scratch):
             value = repr(READERS[name].read(whole)).replace(str(whole), "")
-        (base.parent / "expected").write_text(value)
         shutil.rmtree(whole)
+        task = Task(name, base, names, value, seed, keep)
         while done < cases:
-            done = _child(name, base, range(done, cases), seed, keep, counts, findings, shown)
+            done = _child(task, range(done, cases), counts, findings, shown)
     return {"counts": dict(counts), "findings": findings}
 
 
-def _child(name, base, numbers, seed, keep, counts, findings, shown) -> int:
+def _child(task: Task, numbers: range, counts, findings, shown) -> int:
     """Cases up to the end, or to one that kills the child; returns the next case's number."""
     reading, writing = os.pipe()
     child = os.fork()
     if not child:
         os.close(reading)
         with contextlib.suppress(BaseException):
-            work(name, base, numbers, seed, keep, writing)
+            work(task, numbers, writing)
             os._exit(0)
         os._exit(1)
     os.close(writing)
@@ -216,6 +221,9 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, help="folder for the files of findings")
     options = parser.parse_args()
     chosen = options.readers or [*READERS]
+    unknown = [name for name in chosen if name not in READERS]
+    if unknown:
+        parser.error(f"no reader is called {unknown[0]!r}; see --help")
     total = 0
     print(
         f"{'reader':28} {'cases':>7} {'same':>7} {'another':>7} {'refused':>7} {'findings':>8}  s"
@@ -242,5 +250,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    assert zlib
     sys.exit(main())

@@ -204,7 +204,7 @@ def run(main: Callable[..., None]) -> None:
         _fail(OUT_OF_MEMORY)
     except (RuntimeError, ImportError) as error:
         # torch has no class of its own for it, nor have threads and the loading of libraries.
-        if not re.search("memory|bad_alloc|new thread|map segment|primitive", str(error)):
+        if not re.search("memory|bad_alloc|new thread|map segment|create a primitive$", str(error)):
             raise
         _fail(OUT_OF_MEMORY)
     except OSError as error:
@@ -219,7 +219,7 @@ def run(main: Callable[..., None]) -> None:
 
 
 def _fail(message: str, status: int = 1) -> None:
-    line = f"error: {message}"
+    line = f"error: {printable(message)}"
     if any(isinstance(handler, logging.FileHandler) for handler in log.handlers):
         log.error(line)
     print(line, file=sys.stderr)

@@ -143,7 +143,7 @@ def require_right_length(path: str, sound: soundfile.SoundFile) -> list[str]:
                 f"{path}: {len(data)} bytes or more behind its sound; correct the header"
             )
         if data and not data.startswith(TAGS):
-            return ["left bytes behind its sound"]
+            return ["have bytes behind their sound, which are left out"]
     if counted and frames and (frames < UNKNOWN_LENGTH or re.search(SOUND_LENGTH, told, re.M)):
         if int(counted[1]) < frames < UNKNOWN_LENGTH:
             raise cut(path)

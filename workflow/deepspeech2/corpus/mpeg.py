@@ -15,6 +15,8 @@ KBIT_2 = (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)  # MPEG 
 RATES = (44100, 48000, 32000)  # Hz, of MPEG 1
 TABLES = (b"Xing", b"Info", b"VBRI")
 MARK = re.compile(rb"\xff|ID3|TAG|APETAGEX")
+SUMMING = (b"LAME", b"Lavf", b"Lavc")  # encoders that write a sum behind their names
+NAME, SUM = 120, 34  # bytes from the table to the encoder's name, from there to the sum
 FFMPEG_SUMS = 190  # bytes, wherever the sum is; LAME those before it
 TABLE_PLACES = (13, 21, 36)  # in a frame
 TABLE_WITHIN = 44  # bytes of a frame in which a table's name begins
@@ -119,16 +121,16 @@ def _declared(table: bytes) -> int | None:
 
 
 def _is_damaged(frame: bytes, table: int | None) -> bool:
-    """Whether a frame's table has not the sum that LAME and FFmpeg write, or lacks its name."""
-    flags = 0 if table is None else int.from_bytes(frame[table + 4 : table + 8], "big")
-    if table is None or not flags & 4:
-        return frame[table or 0 :][:4] != b"VBRI" and _has_shares(frame)
-    place = table + 42 + sum(size for bit, size in enumerate((4, 4, 100, 4)) if flags >> bit & 1)
-    told = int.from_bytes(frame[place : place + 2], "big")
-    if len(frame) < place + 2 or not told:
+    """Whether a table has another sum than LAME or FFmpeg wrote, or a frame one without name."""
+    if table is None:
+        return _has_shares(frame)
+    place = table + NAME
+    if frame[place : place + 4] not in SUMMING:
         return False
+    place += SUM
+    told = int.from_bytes(frame[place : place + 2], "big")
     blank = (frame[:place] + bytes(2) + frame[place + 2 :]).ljust(FFMPEG_SUMS, b"\0")
-    return told not in (_crc(frame[:place]), _crc(blank[:FFMPEG_SUMS]))
+    return told not in (0, _crc(frame[:place]), _crc(blank[:FFMPEG_SUMS]))
 
 
 def _crc(data: bytes) -> int:

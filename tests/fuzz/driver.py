@@ -10,6 +10,7 @@ and, of what has a hash or a length to know it by, another value without a word.
 import argparse
 import collections
 import contextlib
+import functools
 import json
 import logging
 import os
@@ -28,6 +29,7 @@ from typing import NamedTuple
 TESTS = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(TESTS), str(TESTS.parent / "workflow"), str(TESTS / "fuzz")]
 
+import numpy as np  # noqa: E402
 from deepspeech2.cli import MAX_MESSAGE, UserError, progress  # noqa: E402
 from mutators import CANARY  # noqa: E402
 from readers import READERS, Reader  # noqa: E402
@@ -148,9 +150,18 @@ def _size() -> int:
         return int(file.read().split()[0]) * resource.getpagesize()
 
 
+@functools.cache
+def warm_up() -> None:
+    """What compiles itself when it is first used, before the cases are timed."""
+    import librosa
+
+    librosa.resample(np.zeros(800, "f4"), orig_sr=8000, target_sr=16000, res_type="soxr_hq")
+
+
 def run(name: str, cases: int, seed: int, keep: Path | None = None, shown=None) -> dict:
     """Outcomes of a reader's cases: how many of each, and the findings with their numbers."""
     counts, findings, done = collections.Counter(), [], 0
+    warm_up()
     with tempfile.TemporaryDirectory() as scratch:
         base = Path(scratch, "base")
         base.mkdir()

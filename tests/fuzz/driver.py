@@ -11,6 +11,7 @@ import argparse
 import collections
 import contextlib
 import functools
+import importlib.util
 import json
 import logging
 import os
@@ -150,6 +151,12 @@ def _size() -> int:
         return int(file.read().split()[0]) * resource.getpagesize()
 
 
+def missing(name: str) -> str:
+    """The optional module that a reader needs, if it is not here."""
+    needed = READERS[name].needs
+    return "" if not needed or importlib.util.find_spec(needed) else needed
+
+
 @functools.cache
 def warm_up() -> None:
     """What compiles itself when it is first used, before the cases are timed."""
@@ -240,6 +247,10 @@ def main() -> int:
         f"{'reader':28} {'cases':>7} {'same':>7} {'another':>7} {'refused':>7} {'findings':>8}  s"
     )
     for name in chosen:
+        needed = missing(name)
+        if needed:
+            print(f"{name:28} needs {needed} (envs/)")
+            continue
         start = time.monotonic()
         with progress(None, options.cases, name, "case") as bar:
             found = run(name, options.cases, options.seed, options.keep, bar)

@@ -42,6 +42,7 @@ class Reader(NamedTuple):
     read: Callable[[Path], Any]  # what the folder's inputs say
     damage: Callable[[bytes, Random], bytes]
     keeps: bool = False
+    needs: str = ""  # an optional module
 
 
 READERS: dict[str, Reader] = {}
@@ -102,7 +103,7 @@ def _ffmpeg(suffix: str, container: str, codec: str) -> None:
     def length(folder: Path):
         return len(audio.read(next(folder.glob("a.*"))).samples)
 
-    READERS[f"{suffix[1:]}: any"] = Reader(make, length, m.any_bytes)
+    READERS[f"{suffix[1:]}: any"] = Reader(make, length, m.any_bytes, needs="av")
 
 
 for _args in (
@@ -141,7 +142,8 @@ def _corpus(key: str, make_source: Callable[[Path], Path], damage) -> None:
     def read(folder: Path):
         return _read_corpus(name, folder / (folder / "source").read_text())
 
-    READERS[f"corpus {key}"] = Reader(make, read, damage)
+    needs = "pyarrow" if name == "parquet" else ""
+    READERS[f"corpus {key}"] = Reader(make, read, damage, needs=needs)
 
 
 DAMAGE = {"nemo": m.json_text, "lhotse": m.any_bytes, "lhotse cuts": m.json_text,

@@ -69,7 +69,7 @@ class Kit:
     def source(self, form):
         path = self.traces / f"{form}.pt"
         if not path.exists():
-            net = network.DeepSpeech2(self.net.architecture, form)
+            net = network.DeepSpeech2(self.net.architecture, form + network.WHOLE)
             net.load_state_dict(self.net.state_dict())
             torch.jit.save(trace.trace(net.eval().requires_grad_(False)), str(path))
         return path

@@ -74,7 +74,7 @@ def test_an_empty_option_is_not_given():
     ("arguments", "words"),
     [
         (["--kind=three"], "argument --kind: 'three' is not one of one, two"),
-        (["--threads=x"], "argument --threads: invalid int value: 'x'"),
+        (["--threads=x"], "argument --threads: invalid Cores value: 'x'"),
         (["--settings=[]"], "argument --settings: not a JSON object"),
         (["--settings={"], "argument --settings: broken JSON"),
         (["--pairs", "x"], "argument --pairs: 'x' is not NAME=VALUE"),

@@ -16,6 +16,7 @@ from deepspeech2.cli import UserError
 from deepspeech2.engines import machine, timing
 from deepspeech2.features import batches as features
 from deepspeech2.features.batches import Batches
+from deepspeech2.model import posteriors
 
 FULL = timing.Settings(5, 10, 10.0, None, 0.2, 0.1, ["performance"])
 QUIET = timing.Conditions(0.0, 0.0, "performance")
@@ -84,6 +85,7 @@ class Session:
 
     def download(self, shape):
         self._do("download", 4)
+        return np.full((shape[0], 2, 2), 0.5, np.float32), np.full(shape[0], 2)
 
     def peak_memory_bytes(self):
         return 12345
@@ -221,6 +223,11 @@ QUICK = FULL._replace(warmup_batches=1)
             "", "frequency governor powersave, not performance or schedutil",
         ),
         (GOOD, FULL._replace(governors=["powersave"]), SLOW, "VALID", "", ""),
+        (GOOD, FULL, QUIET._replace(throttled_seconds=0.1), "VALID", "", ""),
+        (
+            GOOD, FULL, QUIET._replace(throttled_seconds=0.3), "INVALID", "",
+            "throttled for 0.3 s by a quota of CPU time",
+        ),
         (GOOD, FULL._replace(governors=None), SLOW, "VALID", "", ""),
         (GOOD, FULL._replace(governors=[]), SLOW, "VALID", "", ""),
         (GOOD, FULL, QUIET._replace(governor=None), "VALID", "", ""),  # none is readable
@@ -248,6 +255,12 @@ def test_verdicts(figures, settings, conditions, verdict, short, disturbed):
     assert judged["disturbed"] == [r for r in disturbed.split("; ") if r]
 
 
+@pytest.mark.parametrize("settings", [FULL, QUICK])
+def test_wrong_outputs_are_no_measurement(settings):
+    judged = timing.verdict(GOOD, settings, QUIET, fake=False, wrong="wrong numbers")
+    assert judged["verdict"] == "INVALID" and judged["disturbed"] == ["wrong numbers"]
+
+
 def test_a_fake_is_never_valid():
     for conditions in (QUIET, SLOW):
         judged = timing.verdict(GOOD, FULL, conditions, fake=True)
@@ -257,7 +270,7 @@ def test_a_fake_is_never_valid():
 class Backend:
     """A stand-in for torch: opens the session that the test watches."""
 
-    fake = False
+    fake = same_bits = False
 
     def __init__(self, session):
         self.session = session
@@ -300,6 +313,9 @@ def stage(tmp_path, session, monkeypatch):
         },
     }.items():  # fmt: skip
         files.write_json(tmp_path / f"{name}.json", content)
+    run_of = {"features_sha256": files.sha256(tmp_path / "features.json")}
+    expected = ((name, np.full((2, 2), 0.5, np.float32)) for name in "012")
+    posteriors.write(tmp_path / "posteriors.bin", tmp_path / "posteriors.json", expected, run_of)
 
     def read(path, *arguments):
         session.events.append(f"read {os.path.basename(path)}")
@@ -317,16 +333,17 @@ def stage(tmp_path, session, monkeypatch):
     )
     monkeypatch.setattr(machine.OtherLoad, "_own_seconds", lambda _: 0.0)
     monkeypatch.setattr(machine, "governor", lambda: "powersave")
-    monkeypatch.setattr(machine.os, "cpu_count", lambda: 64)
-    monkeypatch.setattr(machine.os, "sched_getaffinity", lambda _: set(range(2)))
+    monkeypatch.setattr(cli, "CORES", 2)
 
     def run(*more):
         arguments = ["--engine", json.dumps({"backend": "torchscript", "padding": "batch"})]
         arguments += ["--timing", str(tmp_path / "timing.json")]
         arguments += ["--model", str(tmp_path / "model.json")]
-        for name, place in (("features", "features"), ("artefact", "compiled")):
+        for name, place in (
+            ("features", "features"), ("artefact", "compiled"), ("posteriors", "posteriors.bin"),
+        ):  # fmt: skip
             arguments += [f"--{name}", str(tmp_path / place)]
-            arguments += [f"--{name}-index", str(tmp_path / f"{place}.json")]
+            arguments += [f"--{name}-index", str((tmp_path / place).with_suffix(".json"))]
         cli.call(timing.main, [*arguments, *more, "--log", str(tmp_path / "log")])
         return json.loads((tmp_path / "timing.json").read_text())
 
@@ -365,10 +382,9 @@ def test_what_the_stage_writes(stage, session, tmp_path):
     assert found["padding_share"] == found["padding_shares"]["batch"] == pytest.approx(1 - 27 / 28)
     assert found["padding_shares"]["longest"] == pytest.approx(1 - 27 / 40)
     conditions = [found[name] for name in timing.Conditions._fields]
-    lacking = "3 threads on 2 cores that the process may use"
-    assert conditions == [pytest.approx(0.05), 0, "powersave", lacking]
+    assert conditions == [pytest.approx(0.05), 0, "powersave", 0]
     assert found["verdict"] == "INVALID"
-    assert found["disturbed"] == [lacking, "frequency governor powersave, not performance"]
+    assert found["disturbed"] == ["frequency governor powersave, not performance"]
     assert found["reasons"] == [
         "4 of 5 warm-up batches", "6 of 10 batches", *found["disturbed"]
     ]  # fmt: skip
@@ -377,7 +393,7 @@ def test_what_the_stage_writes(stage, session, tmp_path):
         "max_spread": 0.2, "max_other_load": 0.1, "governors": ["performance"],
     }  # fmt: skip
     environment = found["environment"]
-    assert environment["threads"] == 3 and environment["driver"] == "driver 7"
+    assert environment["threads"] == 2 and environment["driver"] == "driver 7"  # no more cores
     assert environment["libraries"]["numpy"] == np.__version__
     assert found["versions"] == {"stand-in": "1", "driver": "driver 7"}
     assert found["peak_device_memory_bytes"] == 12345 and found["peak_memory_bytes"] > 1e6
@@ -392,6 +408,37 @@ def test_what_the_stage_writes(stage, session, tmp_path):
     assert found["disturbed"] == [] and found["settings"]["governors"] == []
     found = stage("--batch-size", "2", "--multi", "1", "--governors", "schedutil", "powersave")
     assert found["disturbed"] == []
+
+
+def test_the_timed_outputs_are_compared(stage, session, tmp_path):
+    """With the accuracy run's, outside of what is timed; a difference ends in the verdict."""
+    options = ("--batch-size", "2", "--multi", "4", "--warmup-batches", "5", "--governors")
+    assert stage(*options)["proof"] == {
+        "utterances": 1, "outputs": 4, "largest_difference": 0, "tolerance": 1e-4, "wrong": ""
+    }  # fmt: skip
+    download = session.download
+
+    def other(shape):
+        probabilities, lengths = download(shape)
+        return probabilities + np.float32(0.25), lengths
+
+    session.download = other
+    found = stage(*options)
+    assert found["verdict"] == "INVALID" and found["seconds"] == 8 * 5
+    (reason,) = found["disturbed"]
+    assert re.fullmatch(
+        r"the timed run's posteriors differ from the accuracy run's by 2\.5e-01 in [012], above "
+        r"0\.0001",
+        reason,
+    )
+
+
+def test_posteriors_of_other_features_are_refused(stage, tmp_path):
+    index = files.read_sealed(tmp_path / "posteriors.json")
+    index["run"]["features_sha256"] = "e" * 64
+    files.write_json(tmp_path / "posteriors.json", index)
+    with pytest.raises(UserError, match=r"posteriors.json: made from other features; "):
+        stage("--batch-size", "1", "--multi", "1")
 
 
 def test_the_single_stream_of_the_stage(stage, session, tmp_path):
@@ -532,25 +579,6 @@ def test_the_revision_of_the_checkout(tmp_path, monkeypatch):
     assert machine.git_revision() == f"{revision}+changes"
     monkeypatch.setenv("PATH", "")  # no git
     assert machine.git_revision() is None
-
-
-@pytest.mark.parametrize(
-    ("quota", "limit", "words"),
-    [
-        ("max 100000", None, ""), ("400000 100000", "4", ""), ("torn", "many", ""),
-        ("150000 100000", None, "4 threads on 1.5 cores that its control group grants"),
-        ("max 100000", "1", "4 threads on 1 threads by OMP_THREAD_LIMIT"),
-    ],
-)  # fmt: skip
-def test_fewer_cores_than_threads_are_told(tmp_path, monkeypatch, quota, limit, words):
-    monkeypatch.setattr(machine.os, "cpu_count", lambda: 4)
-    monkeypatch.setattr(machine.os, "sched_getaffinity", lambda _: set(range(4)))
-    monkeypatch.delenv("OMP_THREAD_LIMIT", raising=False)
-    if limit:
-        monkeypatch.setenv("OMP_THREAD_LIMIT", limit)
-    (tmp_path / "cpu.max").write_text(quota)
-    assert machine.lacking(4, tmp_path / "cpu.max") == words
-    assert machine.outside() == ({"OMP_THREAD_LIMIT": limit} if limit else {})
 
 
 def test_libraries_and_environment():

@@ -21,6 +21,26 @@ def difference(left, right):
     return max(float((a - b).abs().max()) for a, b in zip(valid(left), valid(right), strict=True))
 
 
+@pytest.mark.parametrize("output", [0, 1, 2, 1023])  # frames after two whole pieces
+def test_long_utterances_are_convolved_in_pieces(output):
+    """By the network and its trace alike, which is the same as at once."""
+    architecture = ARCHITECTURES[0]
+    x, lengths = batch(2, 2 * (2 * network.PIECE + output) - 1, architecture.bins)
+    for form in network.FORMS:
+        net, whole = make(architecture, form), make(architecture, form + network.WHOLE)
+        with torch.inference_mode():
+            expected = whole(x, lengths)
+            assert difference(net(x, lengths), expected) <= EXACT
+            assert difference(trace.trace(net)(x, lengths), expected) <= EXACT
+
+
+def test_one_export_has_no_branches():
+    """For compilers of fixed shapes."""
+    for form in network.EXPORTS:
+        graph = str(trace.trace(make(ARCHITECTURES[0], form)).inlined_graph)
+        assert ("prim::Loop" in graph) == (form in network.FORMS)
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize(("size", "frames"), [(1, 161), (3, 77), (16, 140), (3, 1), (1, 2)])
 def test_trace_equals_eager_at_any_shape(architecture, size, frames):

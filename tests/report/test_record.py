@@ -51,8 +51,8 @@ def test_a_record_has_everything_of_its_row(tmp_path):
     figures = (
         "verdict reasons disturbed scenario batches utterances seconds utterances_per_s rtfx "
         "end_to_end_utterances_per_s latency_ms end_to_end_latency_ms batch_ms spread "
-        "end_to_end_batch_ms phase_seconds padding_share padding_shares fill_up_rows "
-        "load_before other_load governor lacking "
+        "end_to_end_batch_ms phase_seconds padding_share padding_shares fill_up_rows proof "
+        "load_before other_load governor throttled_seconds "
         "compile_seconds artefact_bytes peak_memory_bytes peak_device_memory_bytes started ended"
     ).split()
     offline = {name: timing[name] for name in figures}

@@ -113,7 +113,7 @@ def test_the_whole_pipeline_on_the_stand_in(project):
     assert set(index["files"]) == {"torchscript.pt", "shapes.json"}
     assert float(rows["npu-late"]["compile_seconds"]) > 0
     # The trace comes from the engine's own interpreter.
-    assert (project / "results/models/tiny/npu-packed/torchscript_packed.pt").exists()
+    assert (project / "results/models/tiny/npu-packed/torchscript_packed_whole.pt").exists()
     assert "Nothing to be done" in snakemake(project, "-n", *options).stdout
 
 

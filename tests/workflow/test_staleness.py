@@ -40,7 +40,8 @@ OF_RECORD = {"record"} | AFTER_RECORD
 OF_SCORE = {"score"} | OF_RECORD
 OF_TIMING = {"timing", "single_stream"} | OF_RECORD
 AFTER_TRANSCRIPTS = {"score", "agreement"} | OF_RECORD
-AFTER_POSTERIORS = {"decode"} | AFTER_TRANSCRIPTS
+OF_DECODE = {"decode"} | AFTER_TRANSCRIPTS
+AFTER_POSTERIORS = OF_DECODE | OF_TIMING  # what was timed is compared with them
 AFTER_EAGER = {"decode_eager", "agreement"} | OF_RECORD
 AFTER_FEATURES = {"compile", "eager", "infer", "decode_eager"} | AFTER_POSTERIORS | OF_TIMING
 OF_ENGINE = {"compile", "infer"} | AFTER_POSTERIORS | OF_TIMING
@@ -118,7 +119,7 @@ def test_a_smaller_selection_makes_only_what_shows_it(project):
     ("source", "rules", "counts"),
     [
         # Stages: the stage, and what depends on its output.
-        ("scoring/decode.py", AFTER_POSTERIORS | AFTER_EAGER, {"decode": 2, "decode_eager": 1}),
+        ("scoring/decode.py", OF_DECODE | AFTER_EAGER, {"decode": 2, "decode_eager": 1}),
         ("scoring/score.py", OF_SCORE, {"score": 2, "record": 2}),
         ("scoring/agreement.py", {"agreement"} | OF_RECORD, {"agreement": 2, "record": 2}),
         ("scoring/dumpout.py", set(), {}),
@@ -141,7 +142,7 @@ def test_a_smaller_selection_makes_only_what_shows_it(project):
         ("training/learn.py", set(), {}),
         ("training/curves.py", set(), {}),
         # What several stages share.
-        ("scoring/decoders.py", AFTER_POSTERIORS | AFTER_EAGER, {}),
+        ("scoring/decoders.py", OF_DECODE | AFTER_EAGER, {}),
         ("scoring/alignment.py", OF_SCORE, {}),
         ("scoring/transcripts.py", AFTER_TRANSCRIPTS, {}),
         ("scoring/rates.py", OF_SCORE, {}),

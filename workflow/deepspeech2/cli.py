@@ -28,10 +28,11 @@ from concurrent.futures.process import BrokenProcessPool, ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
+from deepspeech2.cores import granted
+
 log = logging.getLogger("deepspeech2")
 Input = Output = Path
-Cores = int
-CORES = os.cpu_count() or 1  # of this machine
+CORES = granted()
 MAX_MESSAGE = 1000  # characters
 # Objects between two collections of garbage. Most are made by imports, and stay: to look through
 # those of torch again and again takes a tenth of a second in each of many jobs.
@@ -54,6 +55,15 @@ class UserError(Exception):
 def printable(text: str) -> str:
     """A text on one line, with escapes for what shows as nothing or turns the rest around."""
     return re.sub(r"[^ -~]", lambda c: c[0] if c[0].isprintable() else ascii(c[0])[1:-1], text)
+
+
+class Cores(int):
+    """Threads or processes, no more than run at once here."""
+
+    @classmethod
+    def parse(cls, text: str) -> int:
+        """So many, or as many as there are."""
+        return min(int(text), CORES)
 
 
 class Settings(dict):
@@ -125,7 +135,7 @@ def _add_option(parser, name: str, parameter: inspect.Parameter, text: str, scop
 
 
 def _metavar(kind: Any) -> str:
-    names = {Path: "PATH", int: "N", float: "X", str: "TEXT"}
+    names = {Path: "PATH", int: "N", Cores: "N", float: "X", str: "TEXT"}
     return names.get(kind, "JSON")
 
 

@@ -50,7 +50,7 @@ wildcard_constraints:
     engine="|".join(map(re.escape, ENGINES)),
     batch_size=r"[1-9]\d*",
     split="train|val|test|all",
-    form="static|packed",
+    form="(static|packed)(_whole)?",
 
 
 OWN_PYTHON = '"$DEEPSPEECH2_PYTHON"'

@@ -165,6 +165,8 @@ rule timing:
         model=rules.convert.output.model,
         artefact=rules.compile.output.artefact,
         artefact_index=rules.compile.output.index,
+        posteriors=rules.infer.output.posteriors,
+        posteriors_index=rules.infer.output.index,
     output:
         timing="results/{dataset}/{model}/{engine}/bs{batch_size}/timing.json",
     log:
@@ -193,6 +195,8 @@ use rule timing as single_stream with:
         model=rules.convert.output.model,
         artefact="results/{dataset}/{model}/{engine}/bs1/compiled",
         artefact_index="results/{dataset}/{model}/{engine}/bs1/compiled.json",
+        posteriors="results/{dataset}/{model}/{engine}/bs1/posteriors.bin",
+        posteriors_index="results/{dataset}/{model}/{engine}/bs1/posteriors.json",
     output:
         timing="results/{dataset}/{model}/{engine}/single_stream.json",
     log:

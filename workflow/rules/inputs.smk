@@ -65,7 +65,7 @@ def export_file(number):
         export_of(wildcards.engine)[number],
         model=wildcards.model,
         engine=wildcards.engine,
-        form=ENGINES[wildcards.engine].form,
+        form=engine(wildcards.engine).export.removeprefix("torchscript_"),
     )
 
 

@@ -130,8 +130,9 @@ class Engine(NamedTuple):
     @property
     def export(self) -> str:
         """Name, without suffix, of the model's export that it starts from."""
-        source = create(self).source
-        return "model" if source == "weights" else f"torchscript_{self.form}"
+        backend = create(self)
+        whole = "_whole" if backend.fixed_shapes else ""
+        return "model" if backend.source == "weights" else f"torchscript_{self.form}{whole}"
 
 
 class Shape(NamedTuple):
@@ -196,6 +197,10 @@ class Backend(abc.ABC):
     """One way to compile and run the model."""
 
     fake = False  # true only for the tests' stand-ins of hardware; their rows never count
+    # Whether posteriors are the same bits with any number of threads.
+    same_bits = False
+    # Whether it compiles for one shape at a time, and is given TorchScript without branches.
+    fixed_shapes = False
     # Kinds of devices on which its authors have ever run it; the table says so of all others.
     proven: ClassVar[Sequence[str]] = ("cpu",)
     # What its stages import, by the names of the distributions.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import platform
 import resource
 import subprocess
@@ -19,7 +17,6 @@ from deepspeech2.engines.outside import outside
 # What takes part in a result, as far as an engine's environment has it.
 LIBRARIES = "torch numpy scipy librosa soxr soundfile Levenshtein kaldialign snakemake".split()
 GOVERNORS = "/sys/devices/system/cpu"
-QUOTAS = "/sys/fs/cgroup/cpu.max"
 
 
 class OtherLoad:
@@ -64,20 +61,6 @@ def environment(threads: int) -> dict:
         "libraries": libraries(),
         "git_revision": git_revision(),
     }
-
-
-def lacking(threads: int, quotas: str = QUOTAS) -> str:
-    """Why so many threads do not run at once here; nothing where they do."""
-    limits = {"cores that there are": os.cpu_count() or 1}
-    if hasattr(os, "sched_getaffinity"):
-        limits["cores that the process may use"] = len(os.sched_getaffinity(0))
-    with contextlib.suppress(OSError, ValueError):
-        quota, period = Path(quotas).read_text(encoding="ascii").split()
-        limits["cores that its control group grants"] = int(quota) / int(period)
-    with contextlib.suppress(KeyError, ValueError):
-        limits["threads by OMP_THREAD_LIMIT"] = int(os.environ["OMP_THREAD_LIMIT"])
-    reason = min(limits, key=limits.__getitem__)
-    return f"{threads} threads on {limits[reason]:g} {reason}" if threads > limits[reason] else ""
 
 
 def governor(folder: str = GOVERNORS) -> str | None:

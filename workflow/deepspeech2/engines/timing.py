@@ -6,7 +6,8 @@ takes one at a time in the manifest's order, and what counts is how long each ha
 The timed region is the reference's: forward and synchronize, after upload and before download.
 Warm-up batches are dropped. The set is repeated until the least duration and number of batches are
 reached, or exactly `--multi` times. Only real utterances count, not the rows that fill a batch up.
-Assembling, uploading and downloading are timed beside it, for the end-to-end figures.
+Assembling, uploading and downloading are timed beside it, for the end-to-end figures. A sample of
+what was downloaded is compared with the accuracy run's posteriors (proof.py), outside of all of it.
 """
 
 from __future__ import annotations
@@ -14,14 +15,17 @@ from __future__ import annotations
 import datetime
 import itertools
 import time
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import numpy as np
 
 from deepspeech2 import cli, engines
 from deepspeech2.cli import CORES, Cores, Input, Output, UserError, log
+from deepspeech2.cores import throttled_seconds
 from deepspeech2.engines import Engine, machine
 from deepspeech2.engines.artefact import require_artefact
+from deepspeech2.engines.proof import Proof
 from deepspeech2.engines.verdicts import (
     GOVERNORS,
     MAX_OTHER_LOAD,
@@ -43,6 +47,9 @@ MAX_KEPT = 2000  # batches whose single times are kept
 P99_BATCHES = 100  # below this many batches the 99th percentile is the maximum, so it is left out
 
 
+Compare = Callable[[list[int], np.ndarray, np.ndarray], None]
+
+
 class Times(NamedTuple):
     """Seconds of each phase of one batch, its utterances, their audio seconds, frames and rows.
 
@@ -60,8 +67,13 @@ class Times(NamedTuple):
     rows: int
 
 
-def time_batch(session: engines.Session, batches: Batches, start: int) -> Times:
-    """Run the batch at `start` and time its phases. `forward` includes `synchronize`."""
+def time_batch(
+    session: engines.Session, batches: Batches, start: int, compare: Compare | None = None
+) -> Times:
+    """Run the batch at `start` and time its phases. `forward` includes `synchronize`.
+
+    `compare` is given the outputs once all is timed, as `proof.Proof.compare` takes them.
+    """
     clock = time.perf_counter
     t0 = clock()
     batch = batches.assemble(start)
@@ -71,8 +83,10 @@ def time_batch(session: engines.Session, batches: Batches, start: int) -> Times:
     result = session.forward(on_device)
     session.synchronize()
     t3 = clock()
-    session.download(result)
+    probabilities, lengths = session.download(result)
     t4 = clock()
+    if compare:
+        compare(batch.positions, probabilities, lengths)
     real = [batches.features.utterances[position] for position in batch.positions]
     return Times(
         t1 - t0,
@@ -96,9 +110,13 @@ def starts_of(batches: Batches, scenario: str) -> list[int]:
 
 
 def measure(
-    session: engines.Session, batches: Batches, settings: Settings, scenario: str = "offline"
+    session: engines.Session,
+    batches: Batches,
+    settings: Settings,
+    scenario: str = "offline",
+    compare: Compare | None = None,
 ) -> list[Times]:
-    """Times of all batches after the warm-up."""
+    """Times of all batches after the warm-up, whose outputs `compare` is given."""
     one_pass = starts_of(batches, scenario)
     per_pass = len(one_pass)
     for start in batches.warm_up(one_pass, settings.warmup_batches):
@@ -116,7 +134,7 @@ def measure(
             or len(times) < settings.min_batches
             or spent < settings.min_seconds
         ):
-            times.append(time_batch(session, batches, next(starts)))
+            times.append(time_batch(session, batches, next(starts), compare))
             spent += times[-1].forward
             bar.update()
     return times
@@ -203,6 +221,8 @@ def main(
     model: Input,
     artefact: Input,
     artefact_index: Input,
+    posteriors: Input,
+    posteriors_index: Input,
     batch_size: int,
     engine: Engine,
     timing: Output,
@@ -223,6 +243,8 @@ def main(
     model: the model's description (JSON)
     artefact: folder of the compiled model
     artefact_index: its index (JSON)
+    posteriors: the accuracy run's, which the timed run's are compared with
+    posteriors_index: their index (JSON)
     batch_size: utterances in a batch
     engine: how to run the model: JSON like an entry of the configuration's engines, or the name
         of a backend
@@ -247,6 +269,7 @@ def main(
     backend.prepare()
     compiled = require_artefact(artefact, artefact_index, backend)
     batches = Batches(FeatureSet(features, features_index), batch_size, engine.pad_to)
+    proof = Proof(posteriors, posteriors_index, batches.features, batch_size)
     description = read_sealed(model)
     started, start = _now(), time.perf_counter()
     session = backend.open(artefact, threads)
@@ -255,15 +278,16 @@ def main(
         batches.features.verify()
         load_before = quiet(load, settings.max_other_load)
         load.start()
-        times = measure(session, batches, settings, scenario)
-        conditions = Conditions(
-            load_before, load.share(), machine.governor(), machine.lacking(threads)
-        )
+        throttled = throttled_seconds()
+        times = measure(session, batches, settings, scenario, proof.compare)
+        throttled = throttled_seconds() - throttled
+        conditions = Conditions(load_before, load.share(), machine.governor(), round(throttled, 3))
         device_memory = session.peak_memory_bytes()
     finally:
         session.close()
     figures = summarise(times, by_width=bool(engine.buckets))
-    judged = verdict(figures, settings, conditions, backend.fake)
+    checked = proof.result(backend)
+    judged = verdict(figures, settings, conditions, backend.fake, checked["wrong"])
     versions = backend.versions()
     write_json(
         timing,
@@ -277,6 +301,7 @@ def main(
             },
             "batch_size": batch_size,
             "fill_up_rows": batches.fill_up_rows(),
+            "proof": checked,
             **conditions._asdict(),
             "compile_seconds": compiled["compile_seconds"] + round(opened, 3),
             "artefact_bytes": compiled["bytes"],

@@ -10,6 +10,7 @@ MIN_BATCHES = 10
 MIN_SECONDS = 10.0
 MAX_SPREAD = 0.2  # coefficient of variation of the time per frame
 MAX_OTHER_LOAD = 0.1  # share of the cores that other programs use meanwhile
+MAX_THROTTLED = 0.01  # share of the timed seconds in which a quota stopped us
 GOVERNORS = ("performance",)  # of the CPU's frequency, where it can be read
 
 
@@ -26,26 +27,27 @@ class Settings(NamedTuple):
 
 
 class Conditions(NamedTuple):
-    """What the machine was like: shares of the cores used by others, its governor, and why there
-    were fewer cores than threads, if there were.
+    """What the machine was like: shares of the cores used by others, its governor, and for how many
+    seconds control groups stopped us meanwhile.
     """
 
     load_before: float
     other_load: float
     governor: str | None
-    lacking: str = ""
+    throttled_seconds: float = 0.0
 
 
 def verdict(
-    figures: dict, settings: Settings, conditions: Conditions, fake: bool
+    figures: dict, settings: Settings, conditions: Conditions, fake: bool, wrong: str = ""
 ) -> dict[str, object]:
     """VALID, QUICK (settings below the rules' minima), INVALID or FAKE, with the reasons.
 
-    `disturbed` are those of the reasons that no setting asked for.
+    `disturbed` are those of the reasons that no setting asked for. `wrong` says what is wrong with
+    the outputs, if something is: no setting makes that a measurement.
     """
     if fake:
         return {"verdict": "FAKE", "reasons": ["a fake device computed this"], "disturbed": []}
-    disturbed, short = [], []
+    disturbed, short = [wrong] if wrong else [], []
     if figures["spread"] > settings.max_spread:
         disturbed.append(f"spread {figures['spread']:.0%} above {settings.max_spread:.0%}")
     for name, load in (
@@ -54,8 +56,10 @@ def verdict(
     ):
         if load > settings.max_other_load:
             disturbed.append(f"{name} {load:.0%} above {settings.max_other_load:.0%}")
-    if conditions.lacking:
-        disturbed.append(conditions.lacking)
+    if conditions.throttled_seconds > MAX_THROTTLED * figures["seconds"]:
+        disturbed.append(
+            f"throttled for {conditions.throttled_seconds:.1f} s by a quota of CPU time"
+        )
     if settings.governors and conditions.governor:
         others = set(conditions.governor.split(", ")) - set(settings.governors)
         if others:
@@ -77,5 +81,5 @@ def verdict(
     # Wider gates than the rules' must not make a row valid. (Which governors will do is not such a
     # gate: it depends on the machine, and the table names the one that was found.)
     reduced |= settings.max_spread > MAX_SPREAD or settings.max_other_load > MAX_OTHER_LOAD
-    judged = "QUICK" if reduced else "INVALID" if short or disturbed else "VALID"
+    judged = "QUICK" if reduced and not wrong else "INVALID" if short or disturbed else "VALID"
     return {"verdict": judged, "reasons": short + disturbed, "disturbed": disturbed}

@@ -22,7 +22,7 @@ def main(
     model: Input,
     torchscript: Output,
     index: Output,
-    form: Literal[network.FORMS] = "static",
+    form: Literal[network.EXPORTS] = "static",
 ) -> None:
     """Command line.
 
@@ -30,7 +30,7 @@ def main(
     model: the model's description (JSON)
     torchscript: TorchScript file to write
     index: its SHA-256 and versions, to write (JSON)
-    form: static is order-free, packed is the reference's
+    form: static is order-free, packed is the reference's; _whole: without a branch for long inputs
     """
     save(trace(network.load(weights, model, form)), torchscript)
     write_json(index, {"form": form, "sha256": sha256(torchscript), "torch": torch.__version__})

@@ -7,7 +7,8 @@
   follows from the input's, which is what compilers for fixed shapes need.
 
 In both, the frames past an utterance's end are set to zero after every layer of the convolutions,
-with tensor operations, so that a trace masks like the eager network at any length.
+with tensor operations, so that a trace masks like the eager network at any length. Long utterances
+are convolved in pieces; compilers for fixed shapes get a form without that branch.
 """
 
 from __future__ import annotations
@@ -31,6 +32,9 @@ from deepspeech2.model.architecture import (
 )
 
 FORMS = ("static", "packed")
+WHOLE = "_whole"
+EXPORTS = (*FORMS, *(form + WHOLE for form in FORMS))
+PIECE = 1024  # frames that a convolution makes at a time, of 20 s of speech
 RNNS = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 CELLS = {"lstm": torch.lstm, "gru": torch.gru, "rnn": torch.rnn_tanh}
 CEILING = 20.0  # upper bound of the clipped rectifier
@@ -50,13 +54,15 @@ class DeepSpeech2(nn.Module):
 
     Returns probabilities (B, T', classes) float32 and output lengths (B,) int32. T' is that of T
     in the static form and of the longest length in the packed form. `dropout` is the share of
-    each recurrent layer's and the last layer's input that training leaves out.
+    each recurrent layer's and the last layer's input that training leaves out. With `_whole` behind
+    it a form has no branch and no loop for long utterances.
     """
 
     def __init__(self, architecture: Architecture, form: str = "static", dropout: float = 0.0):
         super().__init__()
-        if form not in FORMS:
-            raise ValueError(f"form must be one of {FORMS}, not {form!r}")
+        if form not in EXPORTS:
+            raise ValueError(f"form must be one of {EXPORTS}, not {form!r}")
+        form, self.whole = form.removesuffix(WHOLE), form.endswith(WHOLE)
         a = self.architecture = architecture
         self.form, self.dropout = form, dropout
         layers = []
@@ -91,7 +97,7 @@ class DeepSpeech2(nn.Module):
         x = spectrograms
         keep = None
         for layer in self.conv.seq_module:
-            x = layer(x)
+            x = self._convolve(layer, x) if isinstance(layer, nn.Conv2d) else layer(x)
             if keep is None:  # the first convolution halves the frames; later layers keep them
                 frames = torch.arange(x.size(3), device=x.device, dtype=lengths.dtype)
                 keep = frames[None, :] < lengths[:, None]  # (B, T')
@@ -104,6 +110,12 @@ class DeepSpeech2(nn.Module):
         if not self.architecture.bidirectional:
             x = self._look_ahead(x)
         return self._classes(x), lengths
+
+    def _convolve(self, conv: nn.Conv2d, x: Tensor) -> Tensor:
+        if self.whole:
+            return conv(x)
+        stride, padding = list(conv.stride), list(conv.padding)
+        return _in_pieces(x, conv.weight, conv.bias, stride, padding, PIECE)
 
     def _classes(self, x: Tensor) -> Tensor:
         norm, linear = self.fc[0].module
@@ -164,6 +176,27 @@ class DeepSpeech2(nn.Module):
         x = nn.functional.pad(x.permute(1, 2, 0), (0, context - 1))
         x = self.lookahead[0].conv(x)
         return nn.functional.hardtanh(x.permute(2, 0, 1), 0.0, CEILING)
+
+
+@torch.jit.script
+def _in_pieces(
+    x: Tensor, weight: Tensor, bias: Tensor, stride: list[int], padding: list[int], most: int
+) -> Tensor:
+    """A convolution of x (B, 1, bins, T) that makes up to `most` frames at a time.
+
+    oneDNN may compute with a matrix of all that the kernel meets. Where that is more than 1 GiB,
+    which 140 s of speech can be, it takes a loop instead that needs 50 times as long.
+    """
+    reach = weight.size(3)
+    if (x.size(3) + 2 * padding[1] - reach) // stride[1] < most:
+        return torch.conv2d(x, weight, bias, stride, padding)
+    x = torch.constant_pad_nd(x, [padding[1], padding[1]])
+    pieces: list[Tensor] = []
+    for first in range(0, (x.size(3) - reach) // stride[1] + 1, most):
+        begin = first * stride[1]
+        part = x[:, :, :, begin : begin + (most - 1) * stride[1] + reach]
+        pieces.append(torch.conv2d(part, weight, bias, stride, [padding[0], 0]))
+    return torch.cat(pieces, 3)
 
 
 def _over_features(norm: nn.BatchNorm1d, x: Tensor) -> Tensor:

@@ -12,12 +12,11 @@ bfloat16. Sums of int8 are exact, and cells, normalisation and softmax are float
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from deepspeech2 import engines
+from deepspeech2 import cores, engines
 from deepspeech2.cli import UserError
 from deepspeech2.engines import PACKAGES, Finding, Shape
 
@@ -28,6 +27,7 @@ PRECISIONS = ("int8", "bf16", "fp32")
 class Backend(engines.Backend):
     """See the module."""
 
+    same_bits = True
     packages = (*PACKAGES, "numba", "llvmlite")
 
     @classmethod
@@ -39,7 +39,7 @@ class Backend(engines.Backend):
 
             from deepspeech2.engines.native.instructions import sequence
 
-            found["cpu"] = f"{llvmlite.binding.get_host_cpu_name()}, {os.cpu_count()} cores"
+            found["cpu"] = f"{llvmlite.binding.get_host_cpu_name()}, {cores.found()}"
             chosen = {precision: sequence(precision) for precision in PRECISIONS}
             found |= {precision: f"by {made.name}" for precision, made in chosen.items()}
             doubts = [

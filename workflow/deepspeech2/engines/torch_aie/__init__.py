@@ -42,6 +42,7 @@ class Backend(engines.Backend):
     """See the module."""
 
     proven = ()
+    fixed_shapes = True
     packages = (*PACKAGES, "torch")
     device, precision = "npu:0", "fp16"
     options: ClassVar[dict[str, Option]] = {

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from deepspeech2 import engines
+from deepspeech2 import cores, engines
 from deepspeech2.cli import UserError
 from deepspeech2.engines import PACKAGES, Finding, Option, Shape, installed
 from deepspeech2.engines.torchscript import cuda
@@ -52,7 +52,7 @@ class Backend(engines.Backend):
     def examine(cls, device: str | None = None) -> Finding:
         """The CPU and GPUs, through torch. What a GPU lacks is missing only if `device` is one."""
         found, missing = installed(cls.packages)
-        found["cpu"] = f"{os.cpu_count()} cores"
+        found["cpu"] = cores.found()
         doubts = []
         if "torch" in found:
             try:

@@ -26,6 +26,7 @@ STAGES = [
 ]
 # Each may import from those before it, and from itself. Those of one line do not know each other.
 LEVELS = (
+    {"cores"},
     {"cli"},
     {"files", "sources"},
     {"corpus"},
@@ -136,7 +137,7 @@ def test_the_project_is_within_its_size():
     }
     schema = WORKFLOW / "schemas" / "config.schema.json"
     total = sum(lines.values()) + len(schema.read_text().splitlines())
-    assert total <= 15_720, total
+    assert total <= 16_050, total
     assert max(lines.values()) <= 500, max(lines, key=lines.get)
 
 

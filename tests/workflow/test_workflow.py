@@ -430,7 +430,7 @@ def test_the_default_run(project):
         assert float(row["padding_share"]) == float(row["padding_share_batch"])
         assert float(row["padding_share_batch"]) <= float(row["padding_share_longest"])
         # The record is what its makers write, and what the other tests take it for.
-        name = f"sample/embedded/cpu-fp32-trimmed/bs{row['batch_size']}"
+        name = f"sample/embedded/native-fp32/bs{row['batch_size']}"
         found = read_record(project / "results" / name / "record.json")
         assert found["accuracy"]["wer"]["percent"] == pytest.approx(float(row["wer"]), abs=1e-3)
         for file, content in row_content().items():

@@ -23,6 +23,7 @@ AU_END = r"\.snd\s+Data Offset : (\d+)\s+Data Size   : (\d+)$"
 STRAY, LOOKED_AT = 1 << 10, 1 << 20  # bytes that do not matter; bytes read behind the sound
 SOUND_LENGTH = r"^\s*SSND : \d+$"  # of an AIFF, which libsndfile did not correct
 STOPPED_SHORT = r"calculated from length of 'SSND' chunk \((\d+)\)"
+COUNTS = r"Calculated frame count (\d+) does not match value from 'ds64' chunk of (\d+)"
 WIDTHS = {
     "PCM_U8": (1,),
     "PCM_16": (2,),
@@ -120,10 +121,11 @@ def require_right_length(path: str, sound: soundfile.SoundFile) -> list[str]:
     """
     told = sound.extra_info
     shown = {
-        name: re.search(rf"^\s*{name}\s*: (\d+)$", told, re.M) for name in ("Block Align", "Frames")
+        name: re.search(rf"^\s*{name}\s*: (\d+)", told, re.M) for name in ("Block Align", "Frames")
     }
-    align, frames = (int(found[1]) if found else 0 for found in shown.values())
-    if align and align / sound.channels not in WIDTHS.get(sound.subtype, (align / sound.channels,)):
+    align, frames = (int(found[1]) if found else None for found in shown.values())
+    widths = WIDTHS.get(sound.subtype)
+    if align is not None and widths and align / sound.channels not in widths:
         raise UserError(
             f"{path}: {align} bytes a sample by its header, but {sound.subtype}; correct the header"
         )
@@ -144,10 +146,15 @@ def require_right_length(path: str, sound: soundfile.SoundFile) -> list[str]:
             )
         if data and not data.startswith(TAGS):
             return ["have bytes behind their sound, which are left out"]
-    if counted and frames and (frames < UNKNOWN_LENGTH or re.search(SOUND_LENGTH, told, re.M)):
+    if counted and (frames < UNKNOWN_LENGTH or re.search(SOUND_LENGTH, told, re.M)):
         if int(counted[1]) < frames < UNKNOWN_LENGTH:
             raise cut(path)
-        raise UserError(
-            f"{path}: a header that tells of {frames} samples and of {counted[1]}; correct it"
-        )
+        raise _two_counts(path, frames, counted[1])
+    counts = re.search(COUNTS, told)
+    if counts and 0 < int(counts[2]) < UNKNOWN_LENGTH:
+        raise _two_counts(path, counts[2], counts[1])
     return []
+
+
+def _two_counts(path: str, told: int | str, counted: str) -> UserError:
+    return UserError(f"{path}: a header that tells of {told} samples and of {counted}; correct it")

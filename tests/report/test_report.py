@@ -69,7 +69,7 @@ def project(tmp_path_factory):
         "timing": {"warmup_batches": 0, "min_batches": 1, "min_seconds": 0},
     }  # fmt: skip
     (folder / "own.yaml").write_text(yaml.safe_dump(config))
-    snakemake(folder, "--cores", 2, "--configfile", "own.yaml")
+    snakemake(folder, "--cores", 1, "--configfile", "own.yaml")
     return folder
 
 
@@ -479,6 +479,6 @@ def test_what_is_altered_by_hand_is_refused(project, tmp_path):
     for name in ("alignments.jsonl", "score.json", "transcripts.jsonl"):
         text = (row / name).read_text(encoding="utf-8")
         (row / name).write_text(re.sub(r"\d|[a-z]", "1", text, count=9), encoding="utf-8")
-        result = snakemake(folder, "--cores", 2, "--configfile", "own.yaml", check=False)
+        result = snakemake(folder, "--cores", 1, "--configfile", "own.yaml", check=False)
         assert result.returncode and f"{name}: altered" in result.stdout + result.stderr, name
         (row / name).write_text(text, encoding="utf-8")

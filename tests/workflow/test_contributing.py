@@ -56,7 +56,7 @@ def test_an_engine_a_layout_a_decoder_and_a_metric(tmp_path):
         "timing": {"warmup_batches": 0, "min_batches": 1, "min_seconds": 0},
     }  # fmt: skip
     (project / "own.yaml").write_text(yaml.safe_dump(content))
-    snakemake(project, "--cores", 2, "--configfile", "own.yaml")
+    snakemake(project, "--cores", 1, "--configfile", "own.yaml")
     with open(project / "results/table.tsv", newline="") as file:
         (row,) = csv.DictReader(file, delimiter="\t")
     assert row["identical_transcripts"] == row["utterances"] == "2"

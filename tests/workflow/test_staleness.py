@@ -63,7 +63,7 @@ def project(tmp_path_factory):
     write_safetensors(folder / "my models" / "tiny.safetensors")
     (folder / "my models" / "texts.txt").write_text("yes\n")
     (folder / "own.yaml").write_text(yaml.safe_dump(CONFIG))
-    snakemake(folder, "--cores", 2, "--configfile", "own.yaml")
+    snakemake(folder, "--cores", 1, "--configfile", "own.yaml")
     return folder
 
 
@@ -364,7 +364,7 @@ def test_results_are_byte_identical_after_everything_is_built_again(project, tmp
     before = {name: (project / name).read_bytes() for name in names}
     shutil.move(project / "results", tmp_path / "results")
     shutil.rmtree(project / ".snakemake")
-    command = [sys.executable, "-m", "snakemake", "--cores", "2", "--configfile", "own.yaml"]
+    command = [sys.executable, "-m", "snakemake", "--cores", "1", "--configfile", "own.yaml"]
     with subprocess.Popen(
         command, cwd=project, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         start_new_session=True,
@@ -376,6 +376,6 @@ def test_results_are_byte_identical_after_everything_is_built_again(project, tmp
         assert second.returncode != 0 and "lock" in (second.stdout + second.stderr).lower()
         os.killpg(process.pid, signal.SIGKILL)
     snakemake(project, "--unlock", "--configfile", "own.yaml")
-    snakemake(project, "--cores", 2, "--configfile", "own.yaml")
+    snakemake(project, "--cores", 1, "--configfile", "own.yaml")
     assert {name: (project / name).read_bytes() for name in names} == before
     assert not [p for p in (project / "results").rglob(".*.tmp") if p.is_file()]

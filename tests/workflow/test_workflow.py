@@ -224,7 +224,7 @@ def configure(project, dataset=None, model=None, **more):
     content["models"]["tiny"] = model or content["models"]["tiny"]
     content.update(more)
     (project / "own.yaml").write_text(yaml.safe_dump(content))
-    return ["--cores", 2, "--configfile", "own.yaml"]
+    return ["--cores", 1, "--configfile", "own.yaml"]
 
 
 def fails(project, *arguments):

@@ -3,8 +3,10 @@
 import re
 
 import llvmlite.binding as llvm
+import numpy as np
 import pytest
-from deepspeech2.engines.native import instructions, layout, tiles
+from deepspeech2.engines.native import instructions, layout, packing, tiles
+from deepspeech2.model.architecture import CHANNELS, KERNELS
 from llvmlite import ir
 
 # Of each sequence: what multiplies, and how often for four columns of a row and 32 bits of inputs.
@@ -66,3 +68,30 @@ def test_sums_stay_in_registers(name, width, monkeypatch):
         assert not products or not [line for line in loop if "[sp" in line]
         count += products
     assert count == layout.ROWS * width * layout.LANES // 4 * times
+
+
+def test_llvm_is_told_what_it_does_not_list(monkeypatch):
+    monkeypatch.setattr(instructions, "get_host_cpu_features", lambda: "+neon,-sve")
+    (dotprod,) = (one for name, (_, one) in SEQUENCES.items() if name == "int8 NEON DotProd")
+    assert instructions.target_features(dotprod) == "+neon,-sve,+dotprod"
+    monkeypatch.setattr(instructions, "get_host_cpu_features", lambda: "+neon,+dotprod")
+    assert instructions.target_features(dotprod) == ""
+
+
+def test_a_session_adds_what_the_offset_takes():
+    """128 times the sum of the weights: in a convolution, of those in any run of bins."""
+    random, arrays = np.random.default_rng(0), {}
+    shapes = {"conv.1": (CHANNELS, KERNELS[1][0], 8), "rnn.0.0.input": (2 * layout.PANEL, 1, 16)}
+    elements = {part: random.integers(-127, 128, shape) for part, shape in shapes.items()}
+    for part, vectors in (("conv.1", layout.CONV_VECTORS), ("rnn.0.0.input", layout.PANEL_VECTORS)):
+        packed = packing.interleave(elements[part].astype(np.int8), "int8", vectors)
+        arrays |= {f"{part}.weights": packed, f"{part}.scale": None, f"{part}.shift": None}
+        arrays[f"{part}.zero"] = np.full(len(elements[part]), 7 * part.startswith("rnn"), np.int32)
+    for offset in (0, 128):
+        parts = packing.unpack(arrays, offset)
+        sums = {part: offset * values.sum(axis=2) for part, values in elements.items()}
+        zero = parts["conv.1"].zero
+        assert (zero[17] - zero[3] == sums["conv.1"][:, 3:17].sum(axis=1)).all()
+        assert (zero[21] - zero[0] == sums["conv.1"].sum(axis=1)).all()
+        assert (parts["rnn.0.0.input"].zero == 7 + sums["rnn.0.0.input"][:, 0]).all()
+        assert all(record.zero.dtype == np.int32 for record in parts.values())

@@ -12,14 +12,8 @@ from typing import Any
 import numpy as np
 
 from deepspeech2 import engines
-from deepspeech2.engines.native import (
-    convolutions,
-    instructions,
-    kernels,
-    layers,
-    layout,
-    packing,
-)
+from deepspeech2.engines.native import convolutions, kernels, layers, layout, packing
+from deepspeech2.engines.native.instructions import sequence
 from deepspeech2.engines.native.layout import TYPES as TYPES
 from deepspeech2.model.architecture import CHANNELS, Architecture, output_frames
 
@@ -58,7 +52,7 @@ class Session(engines.Session):
 
     def __init__(self, arrays, architecture: Architecture, dtype: Any, threads: int):
         self._architecture, self._dtype, self._threads = architecture, dtype, threads
-        self._weights = packing.unpack(arrays, instructions.sequence("int8").offset)
+        self._weights = packing.unpack(arrays, sequence("int8").offset)
         self._units = layout.round_up(architecture.hidden_size, layout.LANES)
         self._directions = range(1 + architecture.bidirectional)
         self._pool = ThreadPoolExecutor(threads)

@@ -6,15 +6,17 @@
 # make faults N=20   every fault at every point of every stage, half an hour; as root also full and
 #             read-only disks. N: so many whole runs killed, and as many power cuts, 1 min each
 # make fuzz N=100000  so many damaged files for each reader (FUZZ="--help": what else)
-# make clean  remove results and .venv
+# make clean  remove results, .venv and .aarch64
 # make test-ascend   on a machine with an Ascend NPU: does it compute there what it should?
+# make test-aarch64  does an emulated Arm CPU compute what this one does? 1 GB; Debian, with
+#             qemu-user-static and mmdebstrap
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet
 
-.PHONY: all test faults fuzz test-ascend bench bench-growth bench-inputs clean
+.PHONY: all test faults fuzz test-ascend test-aarch64 bench bench-growth bench-inputs clean
 
 all: $(VENV)/.installed
 	$(BIN)/snakemake
@@ -35,6 +37,9 @@ fuzz: $(VENV)/.installed
 test-ascend: $(VENV)/.installed
 	TEST_ASCEND=1 $(BIN)/python -m pytest -v tests/engines/test_on_ascend.py || \
 		{ echo "Please send what profiles/ascend/REPORT.md asks for." >&2; exit 1; }
+
+test-aarch64: $(VENV)/.installed
+	TEST_AARCH64=1 $(BIN)/python -m pytest -v tests/engines/test_on_aarch64.py
 
 bench: bench-inputs
 	$(BIN)/python benchmarks/bench.py $(BENCH)
@@ -66,5 +71,5 @@ $(VENV)/.installed: envs/requirements.txt envs/constraints.txt envs/lock.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) .snakemake
+	rm -rf $(VENV) .snakemake .aarch64
 	find results -mindepth 1 ! -name README.md -delete

@@ -37,7 +37,8 @@ def an4_archive(shared) -> Path:
 def copy_project(target: Path) -> Path:
     """A fresh checkout of the project as it is now, without results."""
     ignore = shutil.ignore_patterns(
-        ".git", ".venv", ".snakemake", "__pycache__", ".pytest_cache", ".ruff_cache", "results"
+        *(".git", ".venv", ".aarch64", ".snakemake", "results"),
+        *("__pycache__", ".pytest_cache", ".ruff_cache"),
     )
     shutil.copytree(ROOT, target, ignore=ignore)
     return target

@@ -134,7 +134,7 @@ print(cores.granted(), cores.throttled_seconds() - before)
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root")
 def test_a_real_quota():
-    """A process in a real control group that grants a tenth of a core: one thread, mostly stopped."""
+    """A process in a real control group of a tenth of a core: one thread, mostly stopped."""
     for top, text, name in (
         ("/sys/fs/cgroup/cpu", "10000", "cpu.cfs_quota_us"),
         ("/sys/fs/cgroup", "10000 100000", "cpu.max"),

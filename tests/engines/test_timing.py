@@ -590,3 +590,18 @@ def test_libraries_and_environment():
     assert environment["cpu"] and environment["memory_bytes"] > 1 << 28
     assert environment["libraries"] == found and environment["governor"] == machine.governor()
     assert {"system", "python", "git_revision"} <= set(environment)
+
+
+def test_the_name_of_a_cpu(tmp_path):
+    """Arm's has numbers; a machine with two kinds of cores names both."""
+    file = tmp_path / "cpuinfo"
+    file.write_text("processor\t: 0\nmodel name\t: A CPU @ 3 GHz\nflags\t: a b\n" * 2)
+    assert machine.cpu_name(file) == "A CPU @ 3 GHz"
+    core = "processor\t: 0\nCPU implementer\t: 0x{}\nCPU variant\t: 0x1\nCPU part\t: 0x{}\n\n"
+    file.write_text(core.format("48", "d01") * 3)
+    assert machine.cpu_name(file) == "HiSilicon TaiShan-v110 (Kunpeng 920)"
+    file.write_text((core.format("61", "022") + core.format("61", "023")) * 2)
+    assert machine.cpu_name(file) == "Apple Icestorm (M1), Apple Firestorm (M1)"
+    file.write_text(core.format("41", "fff"))
+    assert machine.cpu_name(file) == "Arm 0x41 0xfff"
+    assert machine.cpu_name(tmp_path / "none")

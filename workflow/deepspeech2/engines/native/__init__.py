@@ -43,7 +43,7 @@ class Backend(engines.Backend):
             chosen = {precision: sequence(precision) for precision in PRECISIONS}
             found |= {precision: f"by {made.name}" for precision, made in chosen.items()}
             doubts = [
-                f"the CPU lacks {made.better}: {precision} works, and is slower than fp32"
+                f"the CPU lacks {made.better}: {precision} works, and may be slower than fp32"
                 for precision, made in chosen.items()
                 if made.better
             ]

@@ -37,6 +37,7 @@ def _convolve(geometry, x, length, frames, layer, plane, sums, out, bins_out, to
     for f in range(bins_out):
         lowest = f * geometry.stride[BINS] - geometry.padding[BINS]
         first, last = max(0, -lowest), min(geometry.kernel[BINS], bins - lowest)
+        zero = layer.zero[last] - layer.zero[first]
         for t in range(0, frames, CONV_ROWS):
             rows = min(CONV_ROWS, frames - t)
             kernels.multiply_channels(
@@ -48,7 +49,7 @@ def _convolve(geometry, x, length, frames, layer, plane, sums, out, bins_out, to
             for m in range(rows):
                 affine(
                     CONV_VECTORS, 1, plane, sums.ctypes.data + 4 * m * CHANNELS,
-                    layer.zero.ctypes.data, layer.scale.ctypes.data, step, layer.shift.ctypes.data,
+                    zero.ctypes.data, layer.scale.ctypes.data, step, layer.shift.ctypes.data,
                     out.ctypes.data + 4 * (f * to_bin + (t + m) * to_frame),
                 )  # fmt: skip
 

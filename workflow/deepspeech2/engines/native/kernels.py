@@ -18,16 +18,18 @@ import numpy as np
 from numba import njit, types
 from numba.extending import overload
 
+from deepspeech2.engines.native.instructions import features
 from deepspeech2.engines.native.layout import CONV_VECTORS, PANEL_VECTORS
 from deepspeech2.engines.native.tiles import tile
 from deepspeech2.engines.native.vectors import cycles
 from deepspeech2.model import architecture
 
 # numba looks at the file of a function alone to see whether what it kept is stale; ours depend on
-# other files, too, so what it keeps goes by the hash of them all.
+# other files, too, and on what Linux tells of the CPU: what it keeps goes by the hash of them all.
 _HERE = Path(__file__).parent
 _FILES = (*sorted(_HERE.glob("*.py")), Path(architecture.__file__))
-_HASH = hashlib.sha256(b"".join(path.read_bytes() for path in _FILES)).hexdigest()[:16]
+_CONTENT = *(path.read_bytes() for path in _FILES), ",".join(sorted(features())).encode()
+_HASH = hashlib.sha256(b"".join(_CONTENT)).hexdigest()[:16]
 _PLACE = _HERE / "__pycache__"
 _REQUESTED = numba.config.CACHE_DIR  # NUMBA_CACHE_DIR
 if _REQUESTED:

@@ -74,7 +74,9 @@ class Weights(NamedTuple):
     """Weights of a convolution, or of a recurrent layer's input or state.
 
     An output is (product + zero) * scale * scale of the activations + shift, which undoes the
-    quantisation and holds the batch normalisation or bias. Without quantisation, zero is 0.
+    quantisation and holds the batch normalisation or bias. Without quantisation, zero is 0. That of
+    a convolution is (bins + 1, N) in a session: for all bins of the kernel below the first, the
+    second and so on, because at the edges some are left out.
     """
 
     weights: np.ndarray  # (N / vectors / LANES, [bins,] K / per lane, vectors, LANES, per lane)

@@ -10,7 +10,7 @@ import numpy as np
 
 from deepspeech2.engines.native import layout
 from deepspeech2.engines.native.layout import CHANNELS, LANES, ZERO_POINT, Weights, round_up
-from deepspeech2.model.architecture import GATES, Architecture
+from deepspeech2.model.architecture import GATES, KERNELS, Architecture
 
 EPSILON = 1e-5  # of the batch normalisation
 # In int8 the first convolution, a hundredth of the operations, costs most of the transcripts.
@@ -148,11 +148,33 @@ def pack(
             for field, value in record._asdict().items()}  # fmt: skip
 
 
-def unpack(arrays: dict[str, np.ndarray]) -> dict[str, tuple]:
-    """Records: conv.{0, 1}, rnn.{layer}.{direction}.{input, state}, norm.{layer}, head."""
+def _lost(layer: Weights, vectors: int, bins: int, offset: int) -> np.ndarray:
+    """What products lack, of whose activations of int8 `offset` is taken: (bins, N)."""
+    if layer.weights.dtype != np.int8 or not offset:
+        return np.zeros((bins, len(layer.zero)), layer.zero.dtype)
+    panels = len(layer.zero) // vectors // LANES
+    per_bin = layer.weights.reshape(panels, bins, -1, vectors, LANES, layout.PER_LANE["int8"])
+    sums = per_bin.sum(axis=(2, 5), dtype=np.int32)  # (panels, bins, vectors, LANES)
+    return offset * sums.transpose(1, 0, 2, 3).reshape(bins, -1)
+
+
+def unpack(arrays: dict[str, np.ndarray], offset: int) -> dict[str, tuple]:
+    """Records: conv.{0, 1}, rnn.{layer}.{direction}.{input, state}, norm.{layer}, head.
+
+    `offset` is what a tile takes from activations of int8.
+    """
     fields: dict[str, dict[str, np.ndarray]] = {}
     for name, array in arrays.items():
         part, _, field = name.rpartition(".")
         fields.setdefault(part, {})[field] = array
     kinds = {"conv": Weights, "rnn": Weights, "norm": layout.Norm, "head": layout.Head}
-    return {part: kinds[part.split(".")[0]](**found) for part, found in fields.items()}
+    parts = {part: kinds[part.split(".")[0]](**found) for part, found in fields.items()}
+    for part, record in parts.items():
+        if part.startswith("conv."):  # whose zero is 0: what comes in has no sign
+            lost = _lost(record, layout.CONV_VECTORS, KERNELS[int(part[-1])][0], offset)
+            below = np.cumsum(lost, axis=0, dtype=lost.dtype)
+            parts[part] = record._replace(zero=np.concatenate([np.zeros_like(below[:1]), below]))
+        elif part.startswith("rnn."):
+            (lost,) = _lost(record, layout.PANEL_VECTORS, 1, offset)
+            parts[part] = record._replace(zero=record.zero + lost)
+    return parts

@@ -13,6 +13,7 @@ import numpy as np
 
 from deepspeech2 import engines
 from deepspeech2.engines.native import convolutions, kernels, layers, layout, packing
+from deepspeech2.engines.native.instructions import sequence
 from deepspeech2.engines.native.layout import TYPES as TYPES
 from deepspeech2.model.architecture import CHANNELS, Architecture, output_frames
 
@@ -51,7 +52,7 @@ class Session(engines.Session):
 
     def __init__(self, arrays, architecture: Architecture, dtype: Any, threads: int):
         self._architecture, self._dtype, self._threads = architecture, dtype, threads
-        self._weights = packing.unpack(arrays)
+        self._weights = packing.unpack(arrays, sequence("int8").offset)
         self._units = layout.round_up(architecture.hidden_size, layout.LANES)
         self._directions = range(1 + architecture.bidirectional)
         self._pool = ThreadPoolExecutor(threads)
@@ -89,7 +90,7 @@ class Session(engines.Session):
         return result
 
     def profile(self) -> dict[str, float]:
-        if platform.machine().lower() not in ("x86_64", "amd64"):
+        if platform.machine().lower() not in ("x86_64", "amd64", "aarch64"):
             return {}  # kernels.lap has no clock there
         clock, seconds = int(kernels.started(np.zeros(1, np.int64))), time.perf_counter()
         spent = np.sum([space.spent for space in self._own], axis=0)

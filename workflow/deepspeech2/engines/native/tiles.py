@@ -1,8 +1,8 @@
 """The product of some rows of activations with some vectors of weights, for numba.
 
 The type of the stored activations decides what is multiplied: uint8 with int8 weights (four
-products a lane), bfloat16 as uint16 (two), float32 (one). With which instructions, and how much of
-a tile at a time, says the CPU's instructions.Sequence.
+products a lane), bfloat16 as uint16 (two), float32 (one). With which instructions, how much of a
+tile at a time, and less which offset, says the CPU's instructions.Sequence.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from deepspeech2.engines.native.instructions import sequence
+from deepspeech2.engines.native.instructions import sequence, target_features
 from deepspeech2.engines.native.layout import LANES, PER_LANE, TILE_ROWS, VECTOR
 from deepspeech2.engines.native.vectors import I32, I64, call, load
 
@@ -163,6 +163,43 @@ class _Plain(_Dot):
         return total
 
 
+class _USDot(_Dot):
+    function: ClassVar = "llvm.aarch64.neon.usdot.v4i32.v16i8"
+
+    def add(self, total, a, w):
+        kind = ir.VectorType(ir.IntType(8), 4 * self.lanes)
+        args = total, *(self.builder.bitcast(x[0], kind) for x in (a, w))
+        return self.in_parts(self.function, self.sums, *args)
+
+
+class _SDot(_USDot):
+    """Of bytes with signs: activations less 128, the sequence's offset."""
+
+    function: ClassVar = "llvm.aarch64.neon.sdot.v4i32.v16i8"
+
+    def activations(self, a):
+        return super().activations(self.builder.xor(a, ir.Constant(I32, 0x80808080)))
+
+
+class _Longer(_Plain):
+    """As 16-bit numbers, whose products are 32-bit numbers: one instruction adds four of them."""
+
+    def weights(self, w):
+        kind = ir.VectorType(ir.IntType(16), self.lanes)
+        return [self.builder.trunc(x, kind) for x in super().weights(w)]
+
+    def activations(self, a):
+        few = self.builder.bitcast(a, ir.VectorType(ir.IntType(8), 4))
+        few = self.builder.zext(few, ir.VectorType(ir.IntType(16), 4))
+        return [_every(self.builder, few, byte, 0, self.lanes) for byte in range(4)]
+
+    def add(self, total, a, w):
+        for left, right in zip(a, w):
+            made = self.in_parts("llvm.aarch64.neon.smull.v4i32", self.sums, left, right)
+            total = self.builder.add(total, made)
+        return total
+
+
 class _BFloats(_Dot):
     total = ir.FloatType()
 
@@ -170,6 +207,19 @@ class _BFloats(_Dot):
         kind = ir.VectorType(_BFloat(), 2 * self.lanes)
         args = total, *(self.builder.bitcast(x[0], kind) for x in (a, w))
         return call(self.builder, f"llvm.x86.avx512bf16.dpbf16ps.{self.bits}", self.sums, *args)
+
+
+class _BFloatsLonger(_Dot):
+    """The higher bfloat16 of a lane first, as vdpbf16ps adds them."""
+
+    total = ir.FloatType()
+
+    def add(self, total, a, w):
+        kind = ir.VectorType(_BFloat(), 2 * self.lanes)
+        args = [self.builder.bitcast(x[0], kind) for x in (a, w)]
+        for half in "tb":
+            total = self.in_parts(f"llvm.aarch64.neon.bfmlal{half}", self.sums, total, *args)
+        return total
 
 
 class _FMA(_Dot):
@@ -200,7 +250,9 @@ class _WidenedFMA(_FMA):
 # By what instructions.Sequence calls the instruction, and the size of stored activations.
 DOTS = {
     ("vpdpbusd", 1): _VNNI, ("vpmaddwd", 1): _Pairs, ("plain", 1): _Plain,
-    ("vdpbf16ps", 2): _BFloats, ("fma", 2): _WidenedFMA, ("fma", 4): _FMA,
+    ("usdot", 1): _USDot, ("sdot", 1): _SDot, ("smlal", 1): _Longer,
+    ("vdpbf16ps", 2): _BFloats, ("bfmlal", 2): _BFloatsLonger,
+    ("fma", 2): _WidenedFMA, ("fma", 4): _FMA,
 }  # fmt: skip
 PRECISIONS = {types.uint8: "int8", types.uint16: "bf16", types.float32: "fp32"}
 
@@ -268,6 +320,7 @@ def _multiply_part(builder, dot, rows, pieces, width, fetching, args):
 def tile(typing, rows, width, like, out, a, offsets, weights, groups, segments, step, upcoming):
     """out[m, v] = sum over segments s and groups k of a[offsets[m] + s * step + 4 k] * weights.
 
+    From each activation the offset of the CPU's instructions.Sequence is taken first.
     Rows are rounded up to one of layout.TILE_ROWS. Addresses and distances are in bytes. `out` gets
     (rows, width, LANES) of 32 bits; `weights` are (segments, groups, width) vectors; `like` is
     any array of the activations' type. Each group has the cache brought one line of what is at
@@ -293,6 +346,9 @@ def tile(typing, rows, width, like, out, a, offsets, weights, groups, segments, 
         # With a stack of its own: vectors that do not fit in registers lie in one cache line each.
         builder.function.attributes.add("noinline")
         builder.function.attributes.alignstack = VECTOR
+        needed = target_features(sequence(PRECISIONS[like.dtype]))
+        if needed:  # past llvmlite's check: it has no list of attributes with values
+            set.add(builder.function.attributes, f'"target-features"="{needed}"')
         choose(TILE_ROWS[width.literal_value][::-1])
         return context.get_dummy_value()
 

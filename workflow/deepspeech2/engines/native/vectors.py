@@ -200,7 +200,7 @@ def exponential(typing, values, out):
 
 @intrinsic
 def cycles(typing):
-    """A clock that counts fast and evenly, in units of its own. For x86 only."""
+    """A clock that counts evenly, in units of its own. For x86 and Arm (CNTVCT_EL0) only."""
 
     def codegen(context, builder, signature, args):
         return call(builder, "llvm.readcyclecounter", I64)

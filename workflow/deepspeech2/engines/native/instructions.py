@@ -49,8 +49,8 @@ SEQUENCES = {
     ),
     "bf16": (
         Sequence("AVX-512 BF16", ("avx512bf16",), "vdpbf16ps", 512, 6, 64),
-        Sequence("AVX-512", ("avx512f",), "fma", 512, 6, 32, "avx512bf16"),
-        Sequence("AVX2", ("avx2", "fma"), "fma", 256, 4, 16, "avx512bf16"),
+        Sequence("AVX-512", ("avx512f",), "fma", 512, 6, 64, "avx512bf16"),
+        Sequence("AVX2", ("avx2", "fma"), "fma", 256, 6, 16, "avx512bf16"),
         Sequence("NEON BF16", ("neon", "bf16"), "bfmlal", 128, 6, 16),
         Sequence("NEON", ("neon",), "fma", 128, 4, 16, "FEAT_BF16"),
         Sequence("plain", (), "fma", 128, 4, 16, "avx512bf16"),

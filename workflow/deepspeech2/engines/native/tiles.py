@@ -15,7 +15,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from deepspeech2.engines.native.instructions import sequence, target_features
-from deepspeech2.engines.native.layout import LANES, PER_LANE, TILE_ROWS, VECTOR
+from deepspeech2.engines.native.layout import LANES, PANEL_VECTORS, PER_LANE, TILE_ROWS, VECTOR
 from deepspeech2.engines.native.vectors import I32, I64, call, load
 
 
@@ -57,11 +57,14 @@ def _every(builder, vector, start, step, count):
 class _Dot:
     """An instruction: what it takes of weights and activations, and what it adds to the sums.
 
-    Weights come as <lanes x i32>, activations as the i32 that all lanes are multiplied with. What
-    is made of weights serves all rows of a tile, what is made of activations all its vectors.
+    Weights come as <lanes x i32>, activations as the i32 that all lanes are multiplied with. Each
+    is made into as many operands, which are added one after the other. What is made of weights
+    serves all rows of a tile, what is made of activations all its vectors.
     """
 
     total: ClassVar = I32
+    group = 4  # bytes of an activation's operands where they lie
+    wide: ClassVar = None  # what takes them as `widen` leaves them instead
 
     def __init__(self, builder, lanes, bits):
         self.builder, self.lanes, self.bits = builder, lanes, bits
@@ -77,6 +80,10 @@ class _Dot:
 
     def activations(self, a):
         return self.weights(_splat(self.builder, a, self.lanes))
+
+    def activation(self, address, number):
+        """The operand of that number of what lies there."""
+        return self.activations(load(self.builder, address, I32, 1))[number]
 
     def add(self, total, a, w):
         raise NotImplementedError
@@ -109,7 +116,7 @@ class _Dot:
 class _VNNI(_Dot):
     def add(self, total, a, w):
         kind = ir.VectorType(ir.IntType(8), 4 * self.lanes)
-        args = total, *(self.builder.bitcast(x[0], kind) for x in (a, w))
+        args = total, *(self.builder.bitcast(x, kind) for x in (a, w))
         return self.in_parts(f"llvm.x86.avx512.vpdpbusd.{self.bits}", self.sums, *args)
 
 
@@ -125,6 +132,12 @@ class _Pairs(_Dot):
     def _bytes(self, value):
         return self.builder.bitcast(value, ir.VectorType(ir.IntType(8), 4 * value.type.count))
 
+    @staticmethod
+    def widen(builder, four):
+        """16 bytes as 16-bit numbers."""
+        few = builder.bitcast(four, ir.VectorType(ir.IntType(8), 16))
+        return builder.zext(few, ir.VectorType(ir.IntType(16), 16))
+
     def weights(self, w):
         return [self.builder.sext(self._bytes(w), ir.VectorType(ir.IntType(16), 4 * self.lanes))]
 
@@ -134,15 +147,25 @@ class _Pairs(_Dot):
         return [self.builder.zext(few, ir.VectorType(ir.IntType(16), count))]
 
     def add(self, total, a, w):
-        a = a[0]
-        while a.type.count < w[0].type.count:
+        while a.type.count < w.type.count:
             a = self._joined(a, a)
-        made = self.in_parts(self.functions[self.bits], self.sums, a, w[0])
+        made = self.in_parts(self.functions[self.bits], self.sums, a, w)
         return self.builder.add(total, made)
 
     def finish(self, total):
         even, odd = (_every(self.builder, total, n, 2, self.lanes) for n in (0, 1))
         return self.builder.add(even, odd)
+
+
+class _WidePairs(_Pairs):
+    group = 8
+
+    def activation(self, address, number):
+        few = _splat(self.builder, load(self.builder, address, I64, 8), self.bits // 64)
+        return self.builder.bitcast(few, ir.VectorType(ir.IntType(16), self.bits // 16))
+
+
+_Pairs.wide = _WidePairs
 
 
 class _Plain(_Dot):
@@ -158,9 +181,7 @@ class _Plain(_Dot):
         return [self.builder.and_(x, self._numbers(255)) for x in right]
 
     def add(self, total, a, w):
-        for left, right in zip(a, w):
-            total = self.builder.add(total, self.builder.mul(left, right))
-        return total
+        return self.builder.add(total, self.builder.mul(a, w))
 
 
 class _USDot(_Dot):
@@ -168,7 +189,7 @@ class _USDot(_Dot):
 
     def add(self, total, a, w):
         kind = ir.VectorType(ir.IntType(8), 4 * self.lanes)
-        args = total, *(self.builder.bitcast(x[0], kind) for x in (a, w))
+        args = total, *(self.builder.bitcast(x, kind) for x in (a, w))
         return self.in_parts(self.function, self.sums, *args)
 
 
@@ -194,10 +215,8 @@ class _Longer(_Plain):
         return [_every(self.builder, few, byte, 0, self.lanes) for byte in range(4)]
 
     def add(self, total, a, w):
-        for left, right in zip(a, w):
-            made = self.in_parts("llvm.aarch64.neon.smull.v4i32", self.sums, left, right)
-            total = self.builder.add(total, made)
-        return total
+        made = self.in_parts("llvm.aarch64.neon.smull.v4i32", self.sums, a, w)
+        return self.builder.add(total, made)
 
 
 class _BFloats(_Dot):
@@ -205,7 +224,7 @@ class _BFloats(_Dot):
 
     def add(self, total, a, w):
         kind = ir.VectorType(_BFloat(), 2 * self.lanes)
-        args = total, *(self.builder.bitcast(x[0], kind) for x in (a, w))
+        args = total, *(self.builder.bitcast(x, kind) for x in (a, w))
         return call(self.builder, f"llvm.x86.avx512bf16.dpbf16ps.{self.bits}", self.sums, *args)
 
 
@@ -216,7 +235,7 @@ class _BFloatsLonger(_Dot):
 
     def add(self, total, a, w):
         kind = ir.VectorType(_BFloat(), 2 * self.lanes)
-        args = [self.builder.bitcast(x[0], kind) for x in (a, w)]
+        args = [self.builder.bitcast(x, kind) for x in (a, w)]
         for half in "tb":
             total = self.in_parts(f"llvm.aarch64.neon.bfmlal{half}", self.sums, total, *args)
         return total
@@ -229,10 +248,7 @@ class _FMA(_Dot):
         return [self.builder.bitcast(w, self.sums)]
 
     def add(self, total, a, w):
-        for left, right in zip(a, w):
-            function = f"llvm.fma.v{self.lanes}f32"
-            total = call(self.builder, function, self.sums, left, right, total)
-        return total
+        return call(self.builder, f"llvm.fma.v{self.lanes}f32", self.sums, a, w, total)
 
 
 class _WidenedFMA(_FMA):
@@ -242,9 +258,31 @@ class _WidenedFMA(_FMA):
     """
 
     def weights(self, w):
-        high = self.builder.and_(w, self._numbers(0xFFFF0000))
-        pair = high, self.builder.shl(w, self._numbers(16))
-        return [self.builder.bitcast(x, self.sums) for x in pair]
+        return [self.builder.bitcast(x, self.sums) for x in self.halves(self.builder, w)]
+
+    @staticmethod
+    def halves(builder, pairs):
+        """The higher and the lower bfloat16 of each i32, in the bits of a float32."""
+        high = builder.and_(pairs, ir.Constant(pairs.type, [0xFFFF0000] * pairs.type.count))
+        return high, builder.shl(pairs, ir.Constant(pairs.type, [16] * pairs.type.count))
+
+    @classmethod
+    def widen(cls, builder, four):
+        """Eight bfloat16 as float32, the higher of each i32 first."""
+        order = [n + 4 * half for n in range(4) for half in range(2)]
+        mask = ir.Constant(ir.VectorType(I32, 8), order)
+        return builder.shuffle_vector(*cls.halves(builder, four), mask)
+
+
+class _WideFMA(_WidenedFMA):
+    group = 8
+
+    def activation(self, address, number):
+        place = self.builder.add(address, ir.Constant(I64, 4 * number))
+        return _splat(self.builder, load(self.builder, place, ir.FloatType(), 4), self.lanes)
+
+
+_WidenedFMA.wide = _WideFMA
 
 
 # By what instructions.Sequence calls the instruction, and the size of stored activations.
@@ -267,29 +305,50 @@ def _multiply(builder, dtype, count, width, fetching, args):
     """A tile of `count` rows with `width` vectors of weights, see `tile`."""
     precision = PRECISIONS[dtype]
     chosen = sequence(precision)
-    lanes = min(LANES, chosen.columns)
-    dot = DOTS[chosen.dot, 4 // PER_LANE[precision]](builder, lanes, chosen.bits)
+    lanes, kind = min(LANES, chosen.columns), DOTS[chosen.dot, 4 // PER_LANE[precision]]
+    # Worth it where rows do not overlap, as those of a convolution do.
+    wide = kind.wide if width == PANEL_VECTORS else None
+    dot = (wide or kind)(builder, lanes, chosen.bits)
+    _, a, offsets, _, groups, *_ = args
     for rows in _parts(count, chosen.rows):
+        places = (builder.add(offsets, ir.Constant(I64, 8 * m)) for m in rows)
+        starts = [builder.add(a, load(builder, place, I64, 8)) for place in places]
+        if wide:
+            starts = [_widened(builder, dot, start, groups) for start in starts]
         for pieces in _parts(width * LANES // lanes, chosen.columns // lanes):
             first = fetching and rows.start == pieces.start == 0
-            _multiply_part(builder, dot, rows, pieces, width, first, args)
+            _multiply_part(builder, dot, rows, starts, pieces, width, first, args)
 
 
-def _multiply_part(builder, dot, rows, pieces, width, fetching, args):
+def _widened(builder, dot, start, groups):
+    """A row's activations as the instruction takes them, eight bytes a group: their address.
+
+    They are made once for all weights of the tile. A row has whole vectors, of four groups each.
+    """
+    vectors = builder.lshr(groups, ir.Constant(I64, 2))
+    memory = builder.alloca(ir.ArrayType(I64, 4), vectors)
+    memory.align = VECTOR
+    to = builder.ptrtoint(memory, I64)
+    with cgutils.for_range(builder, vectors, intp=I64) as vector:
+        place = builder.add(start, builder.shl(vector.index, ir.Constant(I64, 4)))
+        made = dot.widen(builder, load(builder, place, ir.VectorType(I32, 4), 1))
+        place = builder.add(to, builder.shl(vector.index, ir.Constant(I64, 5)))
+        builder.store(made, builder.inttoptr(place, ir.PointerType(made.type))).align = 32
+    return to
+
+
+def _multiply_part(builder, dot, rows, starts, pieces, width, fetching, args):
     """What of a tile is in registers at a time: some rows by pieces of dot.lanes columns."""
-    out, a, offsets, weights, groups, segments, step, upcoming = args
+    out, _, _, weights, groups, segments, step, upcoming = args
     kind, piece = ir.VectorType(I32, dot.lanes), 4 * dot.lanes  # bytes
 
     def number(value):
         return ir.Constant(I64, value)
 
     totals = [[cgutils.alloca_once(builder, dot.sums) for _ in pieces] for _ in rows]
-    starts = []
-    for m, row in zip(rows, totals):
+    for row in totals:
         for total in row:
             builder.store(ir.Constant(dot.sums, None), total)
-        place = builder.add(offsets, number(8 * m))
-        starts.append(builder.add(a, load(builder, place, I64, 8)))
     with cgutils.for_range(builder, segments, intp=I64) as segment:
         skip = builder.mul(segment.index, step)
         rows_at = [builder.add(start, skip) for start in starts]
@@ -299,15 +358,16 @@ def _multiply_part(builder, dot, rows, pieces, width, fetching, args):
             at = builder.add(weights, builder.mul(number_of, number(VECTOR * width)))
             places = [builder.add(at, number(piece * n)) for n in pieces]
             panel = [dot.weights(load(builder, place, kind, 4)) for place in places]
-            ahead = builder.shl(group.index, number(2))
+            ahead = builder.mul(group.index, number(dot.group))
             if fetching:
                 line = builder.mul(number_of, number(VECTOR))
                 _prefetch(builder, builder.add(upcoming, line), 0, 2)
-            for row_at, row in zip(rows_at, totals):
-                four = load(builder, builder.add(row_at, ahead), I32, 1)
-                activations = dot.activations(four)
-                for w, total in zip(panel, row):
-                    builder.store(dot.add(builder.load(total), activations, w), total)
+            # One operand of all rows after the other: its weights alone need registers.
+            for n in range(len(panel[0])):
+                for row_at, row in zip(rows_at, totals):
+                    a = dot.activation(builder.add(row_at, ahead), n)
+                    for w, total in zip(panel, row):
+                        builder.store(dot.add(builder.load(total), a, w[n]), total)
     for m, row in zip(rows, totals):
         for n, total in zip(pieces, row):
             made = dot.finish(builder.load(total))

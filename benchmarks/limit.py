@@ -1,7 +1,8 @@
-"""The limit: how fast this machine multiplies matrices, and how many operations a network needs."""
+"""The limit: how fast this machine multiplies, and how many operations a network needs."""
 
 from __future__ import annotations
 
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable
@@ -10,7 +11,9 @@ from functools import partial
 
 import numpy as np
 import torch
-from deepspeech2.engines.native import kernels, layout, packing
+from deepspeech2.engines.native import instructions, kernels, layout, packing, tiles
+from deepspeech2.engines.native.instructions import sequence as sequence
+from deepspeech2.engines.native.layout import PANEL_VECTORS, ROWS  # numba knows their values
 from deepspeech2.model.architecture import CHANNELS, GATES, KERNELS, PADDINGS, STRIDES, Architecture
 from numba import njit
 
@@ -88,9 +91,9 @@ def _columns(first, last, a, offsets, weights, groups, sums):
     rows, size = len(offsets), groups * 4 * layout.PANEL
     for start in range(0, rows, 192):
         for number in range(first, last):
-            for row in range(start, min(start + 192, rows), layout.ROWS):
+            for row in range(start, min(start + 192, rows), ROWS):
                 kernels.multiply_panel(
-                    min(layout.ROWS, rows - row), a, sums.ctypes.data, a.ctypes.data,
+                    min(ROWS, rows - row), a, sums.ctypes.data, a.ctypes.data,
                     offsets.ctypes.data + 8 * row, weights.ctypes.data + number * size,
                     groups, weights.ctypes.data + (number + 1) * size,
                 )  # fmt: skip
@@ -118,6 +121,65 @@ def _native(precision: str, m: int, k: int, n: int) -> Callable:
         _columns(*part, a, offsets, weights, groups, sums)
 
     return lambda: list(pool.map(columns, range(threads)))
+
+
+GROUPS, REPEATS = 64, 20_000  # of an operand that stays in the first cache, with its panel
+
+
+def _in_cache(precision: str) -> Callable[[], float]:
+    """Measures the seconds of REPEATS products, by the tile as it is now: one thread's share."""
+    like = _numbers(precision, ROWS * GROUPS * layout.PER_LANE[precision])
+    weights = _numbers(precision, layout.PANEL * GROUPS * layout.PER_LANE[precision])
+    sums, offsets = np.zeros(layout.SUMS, np.int32), np.arange(ROWS) * GROUPS * 4
+
+    @njit(nogil=True)
+    def multiply(like, out, a, offsets, weights):  # as in kernels: a tile's stack is a function's
+        tiles.tile(ROWS, PANEL_VECTORS, like, out, a, offsets, weights, GROUPS, 1, 0, 0)
+
+    @njit(nogil=True)
+    def run(like, out, a, offsets, weights, repeats):
+        for _ in range(repeats):
+            multiply(like, out, a, offsets, weights)
+
+    def measure() -> float:
+        places = [x.ctypes.data for x in (sums, like, offsets, weights)]
+        start = time.perf_counter()
+        run(like, *places, REPEATS)
+        return time.perf_counter() - start
+
+    measure()  # compiles
+    return measure
+
+
+def sequence_peak(precision: str, chosen: instructions.Sequence, threads: int) -> float:
+    """Operations per second of a sequence's tile with all that it reads in the first cache."""
+    usual = tiles.sequence
+    tiles.sequence = lambda _: chosen
+    try:
+        measures = [_in_cache(precision) for _ in range(threads)]
+    finally:
+        tiles.sequence = usual
+    together = threading.Barrier(threads)
+
+    def least(measure: Callable[[], float]) -> float:
+        together.wait()
+        return min(measure() for _ in range(10))
+
+    with ThreadPoolExecutor(threads) as pool:
+        seconds = max(pool.map(least, measures))
+    products = ROWS * layout.PANEL * GROUPS * layout.PER_LANE[precision]
+    return threads * 2 * products * REPEATS / seconds
+
+
+def sequence_peaks(threads: int) -> list[tuple[str, str, float]]:
+    """Precision, name and peak of every sequence that this CPU can use, the engines' own first."""
+    found = instructions.features()
+    return [
+        (precision, chosen.name, sequence_peak(precision, chosen, threads))
+        for precision, sequences in instructions.SEQUENCES.items()
+        for chosen in sequences
+        if found.issuperset(chosen.features)
+    ]
 
 
 # By device and precision: functions that take a shape and return what multiplies it. The best of

@@ -6,6 +6,7 @@ import json
 import platform
 import re
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import torch
 from conftest import ROOT
 from deepspeech2 import cli
 from deepspeech2.cli import UserError
+from deepspeech2.engines.native import instructions
 from deepspeech2.features.batches import FeatureSet
 from deepspeech2.model.architecture import Architecture
 from deepspeech2.scoring.decoders import Greedy
@@ -171,6 +173,7 @@ def results(tmp_path_factory):
 @pytest.fixture
 def run(results, monkeypatch, capsys):
     monkeypatch.setattr(limit, "SECONDS", 0)
+    monkeypatch.setattr(limit, "REPEATS", 20)
     monkeypatch.setattr(limit, "SHAPES", ((64, 64, 64),))
     threads = torch.get_num_threads()
 
@@ -209,8 +212,11 @@ def test_the_table_of_a_tiny_model(run, results):
     assert not any(row["wer"] for row in rows[5:])
     figures = r"[\d.e+]+ \([\d.e+]+ to [\d.e+]+\)"
     assert re.search(rf"(?m)^\| tiny +\| ours +\| cpu-fp32 +\| [12] +\| {figures} ", out)
-    assert "times the reference" in out.partition("\n")[0]
+    sequences, _, table = out.partition("\n\n")
+    assert re.search(r"(?m)^\| int8 \| \S.* \| [\d.]+ \|$", sequences)
+    assert "times the reference" in table.partition("\n")[0]
     assert re.search(r"(?m)^(met|missed): tiny, cpu-fp32", out)
+    assert re.search(r"(?m)^fastest at fp32: tiny: cpu-fp32(-trimmed)? [\d.e+]+, cpu-fp32", out)
 
 
 def test_growth_and_profile_of_a_tiny_model(run, monkeypatch):
@@ -236,29 +242,62 @@ def line(engine, model="embedded", wrong=45, **values):
     return {
         "model": model, "row": "ours", "engine": engine, "batch_size": 8, "precision": "int8",
         "utterances_per_s": 20.0, "ratio_to_reference": 9.0, "ratio_to_guide": 11.0,
-        "share_of_peak": 0.5, "wrong": wrong, **values,
+        "share_of_peak": 0.76, "wrong": wrong, **values,
     }  # fmt: skip
 
 
-def test_goals():
-    of_guide = "11 times the guide at batch size 16 (target 12)"
+@pytest.mark.parametrize(
+    ("sequence", "ratio", "shares"),
+    [("AVX-512 VNNI", 8.5, (0.92, 0.87, 0.8)), ("AVX2", 2.2, (0.9, 0.85, 0.75)),
+     ("NEON", 2.2, (0.9, 0.85, 0.75))],
+)  # fmt: skip
+def test_goals(monkeypatch, sequence, ratio, shares):
+    monkeypatch.setattr(limit, "sequence", lambda _: SimpleNamespace(name=sequence))
+    full = bench.FULL_SIZE
     table = [
-        line("good", wrong=46),
+        line("native-int8", wrong=46, of_best_batch=0.6),
         line("lossy", wrong=47, utterances_per_s=99.0),
-        line("good", bench.FULL_SIZE, wrong=700),
-        line("lossy", bench.FULL_SIZE, utterances_per_s=99.0),
-        line("half", bench.FULL_SIZE, precision="bf16", utterances_per_s=9.0, share_of_peak=0.8),
+        line("native-int8", full, wrong=700, share_of_peak=0.86),
+        line("native-fp32", full, precision="fp32", utterances_per_s=25.0, share_of_peak=0.91),
+        line("cpu-fp32", full, precision="fp32", utterances_per_s=5.0),
+        line("lossy", full, utterances_per_s=99.0),
     ]
+
+    def judged(value, target):
+        return "met" if value >= target else "missed"
+
     assert bench.goals(table, {"embedded": 45}) == [
-        "met: embedded, good at batch size 8: 9 times the reference (target 8)",
-        f"missed: embedded, good at batch size 8: {of_guide}",
-        "met: full_random, good at batch size 8: 9 times the reference (target 8)",
-        f"missed: full_random, good at batch size 8: {of_guide}",
-        "met: full_random, good at batch size 8: 20 utterances/s (target 18.76)",
-        "met: full_random, half at batch size 8: 9 times the reference (target 4.5)",
-        "met: full_random, half at batch size 8: 0.8 of the peak (target 0.75)",
+        "missed: embedded, native-int8 at batch size 8: 11 times the guide at batch size 16 "
+        "(target 12)",
+        f"{judged(0.76, shares[2])}: embedded, native-int8 at batch size 8: 0.76 of the limit "
+        f"(target {shares[2]:g})",
+        "missed: embedded, native-int8 at batch size 8: 0.6 of its best batch size's speed at "
+        "batch size 1 (target 0.7)",
+        "fastest at int8: embedded: lossy 99, native-int8 20 utterances/s",
+        f"met: {full}, native-fp32 at batch size 8: 9 times the reference (target {ratio:g})",
+        f"met: {full}, native-fp32 at batch size 8: 25 utterances/s (target 18.76)",
+        f"missed: {full}, native-fp32 at batch size 8: 11 times the guide at batch size 16 "
+        "(target 12)",
+        f"{judged(0.86, shares[1])}: {full}, native-int8 at batch size 8: 0.86 of the limit "
+        f"(target {shares[1]:g})",
+        f"{judged(0.91, shares[0])}: {full}, native-fp32 at batch size 8: 0.91 of the limit "
+        f"(target {shares[0]:g})",
+        f"fastest at int8: {full}: lossy 99, native-int8 20 utterances/s",
+        f"fastest at fp32: {full}: native-fp32 25, cpu-fp32 5 utterances/s",
+        f"missed: {full}, native-int8 at batch size 8: 0.8 times native-fp32 (target 1)",
         "left out: lossy: it does not keep the transcripts",
     ]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
+def test_the_limit_of_a_sequence_is_that_of_its_own_tile(monkeypatch, precision):
+    """And the engines' is chosen as before, after it."""
+    monkeypatch.setattr(limit, "REPEATS", 200)
+    chosen, plain = limit.sequence(precision), instructions.SEQUENCES[precision][-1]
+    own, slow = (limit.sequence_peak(precision, s, 1) for s in (chosen, plain))
+    assert own > 0 and slow > 0 and instructions.sequence(precision) == chosen
+    if chosen.bits >= 256:
+        assert own > slow
 
 
 def test_an_unknown_engine_is_named(run):

@@ -194,6 +194,7 @@ def main() -> None:
             command = ["deepspeech2.engines.infer", *compiled, *results]
             memory["infer"].append(run(command, folder)[1])
             once = ["--multi", 1, "--model", model, "--timing", out / "timing.json"]
+            once += ["--posteriors", out / "p.bin", "--posteriors-index", out / "p.json"]
             command = ["deepspeech2.engines.timing", *compiled, *once]
             memory["timing"].append(run(command, folder)[1])
         for stage, (small, large) in memory.items():

@@ -21,9 +21,9 @@ def names(*modules):
 
 def test_sources_of_stages():
     assert names("scoring.decode") == {
-        "__init__", "cli", "files", "labels", "posteriors", "decoders", "decode",
+        "__init__", "cli", "cores", "files", "labels", "posteriors", "decoders", "decode",
     }  # fmt: skip
-    assert names("report.record") == {"__init__", "cli", "files", "record"}
+    assert names("report.record") == {"__init__", "cli", "cores", "files", "record"}
     assert not {"decode", "agreement"} & names("scoring.score", "engines.timing", "engines.infer")
     assert "score" not in names("scoring.agreement", "report.page", "report.compare")
     assert not {"rates", "alignment"} & names("scoring.decode", "scoring.dumpout", "engines.infer")

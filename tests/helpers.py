@@ -10,7 +10,6 @@ import threading
 from importlib import metadata
 from pathlib import Path
 
-import forked
 import numpy as np
 import soundfile
 from conftest import ROOT
@@ -261,6 +260,8 @@ def run_module(words, cwd=None, **options) -> subprocess.CompletedProcess:
     with tempfile.TemporaryDirectory() as place:
         out, err = (Path(place, name) for name in ("out", "err"))
         arguments = (words, str(cwd or Path.cwd()), dict(os.environ), str(out), str(err))
+        import forked  # not where an engine's own Python, without snakemake, runs some tests
+
         process = FORKS.Process(target=forked.run, args=arguments)
         process.start()
         process.join()

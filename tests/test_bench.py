@@ -261,11 +261,13 @@ def test_goals(monkeypatch, sequence, ratio, shares):
         line("native-fp32", full, precision="fp32", utterances_per_s=25.0, share_of_peak=0.91),
         line("cpu-fp32", full, precision="fp32", utterances_per_s=5.0),
         line("lossy", full, utterances_per_s=99.0),
+        line("trace", wrong=45, row="guide"),
     ]
 
     def judged(value, target):
         return "met" if value >= target else "missed"
 
+    assert not any("the reference" in line for line in bench.goals(table[:-1], {"embedded": 45}))
     assert bench.goals(table, {"embedded": 45}) == [
         "missed: embedded, native-int8 at batch size 8: 11 times the guide at batch size 16 "
         "(target 12)",

@@ -527,6 +527,16 @@ def changed(place, *values):
         ("AU", "PCM_16", changed(10, 0x75), "2048 bytes or more behind"),
         ("FLAC", "PCM_16", changed(24, 0x36), "more sound than its header says"),
         ("FLAC", "PCM_16", changed(24, 0x46), "cut short"),
+        *(
+            ("FLAC", codec, changed(30, 1, 2, 3), "its sound has another sum")
+            for codec in ("PCM_S8", "PCM_16", "PCM_24")
+        ),
+        (
+            "FLAC",
+            "PCM_16",
+            chain(changed(8, 255, 255, 255, 255), changed(21, 0xF0, 0, 0, 0, 0)),
+            "its sound has another sum",
+        ),
         ("WAV", "PCM_16", changed(34, 17), "2 bytes a sample by its header, but PCM_24"),
         ("WAV", "PCM_16", changed(32, 0, 0, 24), "0 bytes a sample by its header, but PCM_24"),
         ("RF64", "PCM_16", changed(68, 0, 0, 32), "0 bytes a sample by its header, but PCM_32"),
@@ -606,3 +616,17 @@ def test_a_table_of_an_encoder_that_sums_nothing(tmp_path):
     whole = tmp_path / "whole.mp3"
     whole.write_bytes(encoded("MP3", "MPEG_LAYER_III"))
     assert len(audio.read(tmp_path / "a.mp3").samples) == len(audio.read(whole).samples)
+
+
+@pytest.mark.parametrize("size", [4, 21, 22, 41])
+def test_a_flac_of_a_few_bytes_is_refused(tmp_path, size):
+    (tmp_path / "a.flac").write_bytes(encoded("FLAC", "PCM_16")[:size])
+    with pytest.raises(UserError, match=r"a\.flac: not readable as audio"):
+        audio.read(tmp_path / "a.flac")
+
+
+def test_a_flac_without_a_checksum_is_read(tmp_path):
+    content = bytearray(encoded("FLAC", "PCM_16"))
+    content[26:42] = bytes(16)
+    (tmp_path / "a.flac").write_bytes(content)
+    assert len(audio.read(tmp_path / "a.flac").samples) == 16000

@@ -494,6 +494,10 @@ def test_parquet(tmp_path):
     assert set(layout.parts_of(list(found.values())).values()) == {"test"}
     refuse("parquet", parquet(tmp_path / "t", text=["go", None]), r"skip: \[empty_text\]")
     refuse("parquet", parquet(tmp_path / "x", text=[1, 2]), "text: 1 is not a text")
+    damaged = parquet(tmp_path / "d", text=["go", "stop"])
+    file = next(damaged.rglob("*.parquet"))
+    file.write_bytes(file.read_bytes().replace(b"stop", b"st\xffp"))
+    refuse("parquet", damaged, "not whole Parquet .*decode")
     none = [{"bytes": None, "path": "a.wav"}, {"bytes": b"x", "path": "b.wav"}]
     refuse("parquet", parquet(tmp_path / "n", audio=none), "row 1, b.wav: not readable")
     found, _, layout = read("parquet", parquet(tmp_path / "s"), skip=["no_audio"])

@@ -299,7 +299,10 @@ def _open(path: str, stack: contextlib.ExitStack) -> _Stream:
         promised = containers.nist_frames(path)
     elif file.format == "FLAC":
         promised = getattr(source, "frames", promised)
-    return _stream(path, file, dtype, promised)
+    stream = _stream(path, file, dtype, promised)
+    if isinstance(source, containers.Unsized) and file.format == "FLAC":
+        return stream._replace(blocks=source.summed(stream.blocks))
+    return stream
 
 
 def _stream(path: str, file: soundfile.SoundFile, dtype: str, promised: int) -> _Stream:

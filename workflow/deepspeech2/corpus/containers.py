@@ -5,11 +5,14 @@ A length is a hint, and proof of a cut file only where it is plausible (`UNKNOWN
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import re
 import zlib
+from collections.abc import Iterator
 
+import numpy as np
 import soundfile
 
 from deepspeech2.cli import UserError
@@ -35,7 +38,8 @@ WIDTHS = {
     "ALAW": (1,),
 }
 TAGS = (b"TAG", b"ID3", b"id3 ", b"APETAGEX")  # known not to be sound
-FLAC, FLAC_TOTAL = b"fLaC", slice(21, 26)  # bytes with 36 bits of a FLAC's number of samples
+# Bytes with 36 bits of a FLAC's number of samples, and with the MD5 of these, or zeros.
+FLAC, FLAC_TOTAL, FLAC_SUM = b"fLaC", slice(21, 26), slice(26, 42)
 MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 OGG_FIRST, OGG_LAST = 2, 4  # flags of a page
 
@@ -80,9 +84,7 @@ def require_pages(path: str) -> None:
                 raise cut(path, "its last page lacks bytes")
             told = int.from_bytes(head[22:26], "little")
             if _ogg_crc(head[:22] + bytes(4) + head[26:] + sizes + body) != told:
-                raise UserError(
-                    f"{path}: damaged (an Ogg page of another checksum); replace the file"
-                )
+                raise UserError(f"{path}: damaged (an Ogg page of another sum); replace the file")
             flags, begun = head[5], begun or not head[5] & OGG_FIRST
             if begun and flags & OGG_FIRST:
                 raise UserError(f"{path}: several Ogg recordings in one file; part or convert it")
@@ -101,10 +103,27 @@ class Unsized(io.FileIO):
 
     def __init__(self, path: str):
         super().__init__(path)
-        head = super().read(FLAC_TOTAL.stop)
+        head = super().read(FLAC_SUM.stop).ljust(FLAC_SUM.stop, b"\0")
         self.frames = int.from_bytes(head[FLAC_TOTAL], "big") % (1 << 36)
+        self._sum = head[FLAC_SUM]
+        self._bytes, rest = divmod(int.from_bytes(head[20:22], "big") >> 4 & 31, 8)
+        self._sum = self._sum if rest == 7 else bytes(16)  # of 12 bits and the like: not checked
         self.head = head[: FLAC_TOTAL.start] + bytes([head[FLAC_TOTAL.start] & 0xF0]) + bytes(4)
         self.seek(0)
+
+    def summed(self, blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+        """The decoded blocks, int16 or float32; at the end they must have the sum of the header."""
+        found = hashlib.md5(usedforsecurity=False)
+        for block in blocks:
+            if block.dtype == np.float32:
+                values = np.rint(block * np.float32(1 << 23)).astype("<i4")
+            else:
+                values = block.astype("<i4") >> (0 if self._bytes else 8)
+            octets = values.view(np.uint8).reshape(-1, 4)[:, : self._bytes + 1]
+            found.update(np.ascontiguousarray(octets).data)
+            yield block
+        if any(self._sum) and found.digest() != self._sum:
+            raise UserError(f"{self.name}: damaged (its sound has another sum); replace the file")
 
     def readinto(self, buffer) -> int:
         """As of any file."""

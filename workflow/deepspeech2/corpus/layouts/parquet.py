@@ -116,7 +116,7 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
                 for row in batch.to_pylist():
                     spoken = "" if row.get(speaker) is None else str(row[speaker])
                     yield {AUDIO: row[AUDIO], "text": row[text], "speaker": spoken}
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not whole Parquet ({error!s:.200}); fetch it again") from None
 
 

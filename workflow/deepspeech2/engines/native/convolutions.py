@@ -13,8 +13,10 @@ BINS, FRAMES = 0, 1  # of the pairs of a Geometry
 
 
 @inlined
-def _convolve(geometry, x, length, frames, layer, plane, sums, out, bins_out, to_bin, to_frame):
-    """One convolution of one utterance, batch-normalised and clipped.
+def _convolve(
+    geometry, x, length, frames, begin, end, layer, plane, sums, out, bins_out, to_bin, to_frame
+):
+    """One convolution of one utterance, batch-normalised and clipped: its frames begin to end.
 
     x (bins, length * inputs or more) float32 is the input, `plane` is work space for it with
     its padding; `to_bin` and `to_frame` are how far apart the channels of bins and frames are in
@@ -25,21 +27,21 @@ def _convolve(geometry, x, length, frames, layer, plane, sums, out, bins_out, to
     (bins, width), size = plane.shape, plane.itemsize
     used, move = length * geometry.inputs, geometry.stride[FRAMES] * geometry.inputs
     groups = (geometry.kernel[FRAMES] * geometry.inputs * size + 3) // 4
-    end = ((frames + CONV_STEP - 1) // CONV_STEP * CONV_STEP - 1) * move + groups * 4 // size
+    filled = ((frames + CONV_STEP - 1) // CONV_STEP * CONV_STEP - 1) * move + groups * 4 // size
     start = geometry.padding[FRAMES] * geometry.inputs
     extent, step = np.float32(0), np.float32(1)
     for h in range(bins):
         extent = max(extent, magnitude(x[h, :used]))
     for h in range(bins):
-        plane[h, :end] = 0
+        plane[h, :filled] = 0
         step = store(x[h, :used], plane[h, start : start + used], 0, extent)
     offsets = np.arange(CONV_ROWS) * (move * size)
     for f in range(bins_out):
         lowest = f * geometry.stride[BINS] - geometry.padding[BINS]
         first, last = max(0, -lowest), min(geometry.kernel[BINS], bins - lowest)
         zero = layer.zero[last] - layer.zero[first]
-        for t in range(0, frames, CONV_ROWS):
-            rows = min(CONV_ROWS, frames - t)
+        for t in range(begin, end, CONV_ROWS):
+            rows = min(CONV_ROWS, end - t)
             kernels.multiply_channels(
                 rows, plane, sums.ctypes.data,
                 plane.ctypes.data + ((lowest + first) * width + t * move) * size,
@@ -55,27 +57,35 @@ def _convolve(geometry, x, length, frames, layer, plane, sums, out, bins_out, to
 
 
 @jit
-def convolve(members, batch, first, second, plane_1, plane_2, between, output, spent):
-    """Both convolutions of the utterances `members`: batch.first_input, and batch.input_scale.
+def convolve_first(b, begin, end, batch, layer, plane, between, spent):
+    """The first convolution of utterance b, its output's frames from begin to end.
 
-    `first` and `second` are their weights. Work space for the longest utterance are two planes
-    (bins, Geometry.width) and the outputs, between (bins, frames * CHANNELS) float32 and output
-    (frames, bins * CHANNELS) float32. `spent` is as for kernels.lap.
+    `plane` (bins, Geometry.width) is work space, between (bins, frames * CHANNELS) float32 the
+    output. `spent` is as for kernels.lap.
     """
     since = kernels.started(spent)
-    sums_1 = np.empty(layout.SUMS, first.zero.dtype)
-    sums_2 = np.empty(layout.SUMS, second.zero.dtype)
-    for b in members:
-        frames, start, values = batch.frames[b], batch.starts[b], batch.spectrograms[b, 0]
-        _convolve(
-            layout.GEOMETRY_1, values, batch.lengths[b], frames, first, plane_1, sums_1,
-            between, len(between), between.shape[1], CHANNELS,
-        )  # fmt: skip
-        _convolve(
-            layout.GEOMETRY_2, between, frames, frames, second, plane_2, sums_2,
-            output, output.shape[1] // CHANNELS, CHANNELS, output.shape[1],
-        )  # fmt: skip
-        for t in range(frames):
-            stored = batch.first_input[start + t]
-            batch.input_scale[start + t] = store(output[t], stored, 0, magnitude(output[t]))
+    _convolve(
+        layout.GEOMETRY_1, batch.spectrograms[b, 0], batch.lengths[b], batch.frames[b], begin, end,
+        layer, plane, np.empty(layout.SUMS, layer.zero.dtype),
+        between, len(between), between.shape[1], CHANNELS,
+    )  # fmt: skip
+    kernels.lap(spent, kernels.CONVOLUTIONS, since)
+
+
+@jit
+def convolve_second(b, begin, end, batch, layer, plane, between, output, spent):
+    """The second one: batch.first_input, and batch.input_scale.
+
+    `output` (frames, bins * CHANNELS) float32 is work space.
+    """
+    since = kernels.started(spent)
+    frames, start = batch.frames[b], batch.starts[b]
+    _convolve(
+        layout.GEOMETRY_2, between, frames, frames, begin, end,
+        layer, plane, np.empty(layout.SUMS, layer.zero.dtype),
+        output, output.shape[1] // CHANNELS, CHANNELS, output.shape[1],
+    )  # fmt: skip
+    for t in range(begin, end):
+        stored = batch.first_input[start + t]
+        batch.input_scale[start + t] = store(output[t], stored, 0, magnitude(output[t]))
     kernels.lap(spent, kernels.CONVOLUTIONS, since)

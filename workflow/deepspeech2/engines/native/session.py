@@ -74,7 +74,10 @@ class Session(engines.Session):
         else:
             teams = deal_by_length(longest_first, -(-self._threads // len(self._directions)))
             by_direction = [(side, team) for team in teams for side in self._directions]
-            self._run(partial(self._convolve, work), shares)
+            if len(longest_first) < self._threads:
+                self._convolve_together(work, longest_first)
+            else:
+                self._run(partial(self._convolve, work), shares)
             for number in range(self._architecture.hidden_layers):
                 if number:
                     self._run(partial(self._normalise, work, number), shares)
@@ -140,17 +143,42 @@ class Session(engines.Session):
         self._classify(batch, members, space)
 
     def _convolve(self, batch, members, space) -> None:
-        first, second = self._weights["conv.0"], self._weights["conv.1"]
-        frames, bins = int(batch.frames[members[0]]), self._architecture.bins
-        bins_1 = layout.GEOMETRY_1.bins(bins)
-        convolutions.convolve(
-            members, batch, first, second,
-            # Never int8: the first convolution's activations have the type of its weights.
-            space.array("plane_1", first.weights.dtype, bins, layout.GEOMETRY_1.width(frames)),
-            space.array("plane_2", self._dtype, bins_1, layout.GEOMETRY_2.width(frames)),
-            space.array("between", np.float32, bins_1, frames * CHANNELS),
-            space.array("output", np.float32, frames, self._architecture.rnn_input), space.spent,
-        )  # fmt: skip
+        """Both convolutions of `members`, longest first, one after the other."""
+        between = self._between(batch, members, space)
+        for b in members:
+            everything = 0, int(batch.frames[b])
+            self._convolve_first(batch, b, between, everything, space)
+            self._convolve_second(batch, b, between, everything, space)
+
+    def _convolve_together(self, batch, members) -> None:
+        """The same by all threads, each with a part of an utterance's frames."""
+        between = self._between(batch, members, self._shared)
+        for b in members:
+            frames = int(batch.frames[b])
+            size = layout.round_up(-(-frames // self._threads), layout.CONV_ROWS)
+            parts = [(start, min(start + size, frames)) for start in range(0, frames, size)]
+            self._run(partial(self._convolve_first, batch, b, between), parts)
+            self._run(partial(self._convolve_second, batch, b, between), parts)
+
+    def _between(self, batch, members, space) -> np.ndarray:
+        """What the first convolution makes of an utterance, for the longest of them."""
+        bins = layout.GEOMETRY_1.bins(self._architecture.bins)
+        frames = int(batch.frames[members[0]])
+        return space.array("between", np.float32, bins, frames * CHANNELS)
+
+    def _convolve_first(self, batch, b, between, part, space) -> None:
+        # Never int8: the first convolution's activations have the type of its weights.
+        layer, frames = self._weights["conv.0"], between.shape[1] // CHANNELS
+        size = self._architecture.bins, layout.GEOMETRY_1.width(frames)
+        plane = space.array("plane_1", layer.weights.dtype, *size)
+        convolutions.convolve_first(b, *part, batch, layer, plane, between, space.spent)
+
+    def _convolve_second(self, batch, b, between, part, space) -> None:
+        frames, layer = between.shape[1] // CHANNELS, self._weights["conv.1"]
+        size = len(between), layout.GEOMETRY_2.width(frames)
+        plane = space.array("plane_2", self._dtype, *size)
+        output = space.array("output", np.float32, frames, self._architecture.rnn_input)
+        convolutions.convolve_second(b, *part, batch, layer, plane, between, output, space.spent)
 
     def _run_direction(self, batch, number, job, space) -> None:
         side, members = job

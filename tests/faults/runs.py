@@ -20,7 +20,7 @@ WHOLE = pytest.mark.skipif("FAULTS" not in os.environ, reason="takes long; `make
 ACCURACY = ("posteriors.bin", "transcripts.jsonl", "score.json", "agreement.json", "model.json")
 SNAKEFILE = ("--snakefile", ROOT / "Snakefile", "--configfile", "own.yaml", "--cores", 2)
 CONFIG = {
-    "run": {"datasets": ["own"], "models": ["tiny"], "engines": ["cpu-fp32"], "batch_sizes": [2]},
+    "run": {"datasets": ["own"], "models": ["tiny"], "engines": ["cpu-fp32"], "batch_sizes": [1]},
     "datasets": {"own": {"layout": "folder", "path": "recordings"}},
     "models": {"tiny": {"checkpoint": "tiny.safetensors"}},
     "timing": {"warmup_batches": 0, "min_batches": 1, "min_seconds": 0},
@@ -29,7 +29,7 @@ CONFIG = {
         "architecture": {"rnn_type": "lstm", "hidden_size": 8, "hidden_layers": 1},
     },
 }  # fmt: skip
-ROW = "results/own/tiny/cpu-fp32/bs2"
+ROW = "results/own/tiny/cpu-fp32/bs1"
 # What accuracy is made of: half of a run's jobs.
 FIGURES = (f"{ROW}/score.json", f"{ROW}/agreement.json")
 

@@ -193,9 +193,18 @@ def progress(items: Iterable | None, total: int | None = None, what: str = "", u
     return tqdm(items, total=total, desc=what, unit=unit, disable=None, leave=False, delay=2)
 
 
+class _Pool(ProcessPoolExecutor):
+    def __exit__(self, kind, *about):
+        # After an error nothing that they still compute is needed. Python 3.11.2 was once seen to
+        # wait without end here, for work that no process had.
+        for process in list((self._processes or {}).values()) if kind else ():
+            process.kill()
+        return super().__exit__(kind, *about)
+
+
 def pool(processes: int | None = None) -> ProcessPoolExecutor:
     """A pool of processes that end with this one, even if it is killed."""
-    return ProcessPoolExecutor(processes, initializer=_end_with_parent)
+    return _Pool(processes, initializer=_end_with_parent)
 
 
 def _end_with_parent() -> None:

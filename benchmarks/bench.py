@@ -205,9 +205,14 @@ def transcriber(
     return transcribe
 
 
-def timed(row: Row, features: FeatureSet) -> tuple[float, list[str]]:
-    """Seconds of a whole pass after one warm-up batch, and its texts."""
-    row.transcribe(Part(features, range(min(row.batch_size, len(features)))))
+def timed(row: Row, features: FeatureSet, device: str) -> tuple[float, list[str]]:
+    """Seconds of a whole pass after a warm-up, and its texts.
+
+    The warm-up is a batch, on a GPU a whole pass: cuDNN prepares itself for every width that it
+    meets, and CUDA graphs are recorded then.
+    """
+    count = min(row.batch_size, len(features)) if device == "cpu" else len(features)
+    row.transcribe(Part(features, range(count)))
     start = time.perf_counter()
     texts = row.transcribe(features)
     return time.perf_counter() - start, texts
@@ -238,7 +243,8 @@ def calibrate(
     for batch_size in settings.batch_sizes:
         with opened(model, engine, batch_size, settings.threads) as session:
             part = sample(features, batch_size)
-            seconds, _ = timed(row_of(model, name, engine, batch_size, session), part)
+            row = row_of(model, name, engine, batch_size, session)
+            seconds, _ = timed(row, part, settings.device)
         pace[batch_size] = sum(u["frames"] for u in part.utterances) / seconds
     best = max(pace, key=pace.__getitem__)
     shown = ", ".join(f"{size}: {frames:.0f}" for size, frames in pace.items())
@@ -284,7 +290,7 @@ def measure(model: Model, chosen: dict[str, engines.Engine], settings: Settings)
         judged: list[list[tuple]] = []
         for number in range(settings.rounds):
             peaks.append({name: _peak(name, settings) for name in precisions})
-            passes = [timed(row, features) for row in rows]
+            passes = [timed(row, features, settings.device) for row in rows]
             laps.append([len(features) / seconds for seconds, _ in passes])
             judged.append([model.errors(texts[::copies]) for _, texts in passes])
             say(f"{model.name}, round {number + 1} of {settings.rounds}: " + " ".join(
@@ -424,7 +430,7 @@ def show_growth(model: Model, name: str, engine: engines.Engine, settings: Setti
         row = row_of(model, name, engine, size, session)
         for copies in GROWTH:
             features = repeated(model.features, copies)
-            seconds, _ = timed(row, features)
+            seconds, _ = timed(row, features, settings.device)
             memory = machine.peak_memory_bytes() / 2**20
             found.append((seconds / len(features), memory))
             print(f"| {len(features)} | {seconds:.2f} | {1000 * found[-1][0]:.3f} | {memory:.0f} |")
@@ -439,7 +445,7 @@ def show_profile(model: Model, name: str, engine: engines.Engine, settings: Sett
     batches = Batches(features, size, engine.pad_to)
     with opened(model, engine, size, settings.threads) as session:
         row = row_of(model, name, engine, size, session)
-        whole, _ = timed(row, features)
+        whole, _ = timed(row, features, settings.device)
         session.profile()
         parts = dict.fromkeys(("assemble", "upload", "forward", "download", "decode"), 0.0)
         for start in batches.starts:

@@ -238,6 +238,16 @@ def test_growth_and_profile_of_a_tiny_model(run, monkeypatch):
         assert sum(inside.values()) == pytest.approx(seconds[" forward"], rel=0.2, abs=1e-3)
 
 
+@pytest.mark.parametrize(("device", "warm_up"), [("cpu", 2), ("cuda", 5)])
+def test_every_width_is_warm_on_a_gpu(device, warm_up):
+    """Else the first round would record CUDA graphs."""
+    met = []
+    row = bench.Row("ours", "e", 2, "fp32", lambda features: met.append(len(features)) or ["A"])
+    features = bench.Part(SimpleNamespace(bins=1, frames_max=9, utterances=[{}] * 5), range(5))
+    assert bench.timed(row, features, device)[1] == ["A"]
+    assert met == [warm_up, 5]
+
+
 def line(engine, model="embedded", wrong=45, **values):
     return {
         "model": model, "row": "ours", "engine": engine, "batch_size": 8, "precision": "int8",

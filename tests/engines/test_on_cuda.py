@@ -117,6 +117,21 @@ def test_forward_only_starts_the_work(tmp_path):
     assert done.query()
 
 
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_gradients_of_the_cpu(architecture):
+    """In the mode for training; cuDNN has none in the other."""
+    engines.create(engines.complete(ENGINE)).prepare()  # without TF32
+    x, lengths = shuffled(5, 90, architecture.bins)
+    found = []
+    for device in ("cpu", "cuda"):
+        net = make(architecture, "static").train().requires_grad_(True).to(device)
+        logits, _ = net.logits(x.to(device), lengths.to(device))
+        logits.square().mean().backward()
+        found.append([parameter.grad.cpu().numpy() for parameter in net.parameters()])
+    for ours, theirs in zip(*found, strict=True):
+        assert np.linalg.norm(theirs - ours) <= 1e-2 * np.linalg.norm(ours) + 1e-5
+
+
 def test_versions_name_what_computed(tmp_path):
     backend = engines.create(engines.complete(ENGINE))
     assert {"torch", "CUDA", "cuDNN", "device"} <= set(backend.versions())

@@ -34,6 +34,16 @@ def test_long_utterances_are_convolved_in_pieces(output):
             assert difference(trace.trace(net)(x, lengths), expected) <= EXACT
 
 
+def test_cells_know_whether_they_train(monkeypatch):
+    """cuDNN has gradients only where it is told so."""
+    told, cell = [], network.CELLS["lstm"]
+    monkeypatch.setitem(network.CELLS, "lstm", lambda *a: told.append(a[6]) or cell(*a))
+    net = make(TINY, "static")
+    for training in (True, False):
+        net.train(training)(*batch(2, 20))
+    assert told == [True] * 4 + [False] * 4
+
+
 def test_one_export_has_no_branches():
     """For compilers of fixed shapes."""
     for form in network.EXPORTS:

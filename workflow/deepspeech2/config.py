@@ -375,7 +375,7 @@ class Train(Entry):
     precision: Literal["bf16", "fp32"] = "bf16"
     """of the layers' computations"""
     device: Literal["cpu", "cuda"] = "cpu"
-    """where to train; cuda has never run"""
+    """where to train; cuda has had a short trial only"""
     seed: Seed = 0
     """of everything that is drawn"""
 

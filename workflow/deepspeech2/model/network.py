@@ -38,6 +38,9 @@ PIECE = 1024  # frames that a convolution makes at a time, of 20 s of speech
 RNNS = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 CELLS = {"lstm": torch.lstm, "gru": torch.gru, "rnn": torch.rnn_tanh}
 CEILING = 20.0  # upper bound of the clipped rectifier
+# A warning on GPUs. Weights that were loaded lie apart, and cuDNN copies them together in every
+# pass. That takes less than a millisecond, and torch has no public function that spares it.
+SCATTERED = "RNN module weights are not part of single contiguous chunk"
 
 
 class Holder(nn.Module):
@@ -162,8 +165,9 @@ class DeepSpeech2(nn.Module):
         weights = [getattr(rnn, name + direction) for name in names]
         states = self._zero_state(x, 1)
         cell = CELLS[self.architecture.rnn_type]
-        # has_biases, num_layers, dropout, train, bidirectional, batch_first
-        return cell(x, states, weights, True, 1, 0.0, False, False, False)[0]
+        # has_biases, num_layers, dropout, train (cuDNN has no gradients without), bidirectional,
+        # batch_first
+        return cell(x, states, weights, True, 1, 0.0, self.training, False, False)[0]
 
     def _zero_state(self, x: Tensor, directions: int) -> Any:
         """The state before the first frame of x (T', B, features), of a layer's cells."""

@@ -10,6 +10,7 @@ import contextlib
 import itertools
 import math
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -24,7 +25,7 @@ from deepspeech2.cli import UserError
 from deepspeech2.corpus import labels
 from deepspeech2.features.spectrogram import Spectrogram
 from deepspeech2.model.architecture import Architecture
-from deepspeech2.model.network import DeepSpeech2
+from deepspeech2.model.network import SCATTERED, DeepSpeech2
 from deepspeech2.scoring import alignment
 from deepspeech2.scoring.decoders import Greedy
 from deepspeech2.training import epochs
@@ -78,6 +79,7 @@ class Run:
         self.decode = Greedy(alphabet)
         self.space = alphabet.index(" ") if " " in alphabet else -1
         epochs.warm_up(self.spectrogram)
+        warnings.filterwarnings("ignore", SCATTERED, UserWarning)
         torch.manual_seed(settings.seed)
         architecture = Architecture(
             bins=self.spectrogram.bins, classes=len(alphabet), **settings.architecture

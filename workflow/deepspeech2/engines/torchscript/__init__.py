@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 
 ARTEFACT = "model.pt"
 PRECISIONS = {"cpu": ("fp32", "bf16"), "cuda": ("fp32", "fp16", "bf16")}
-# Weights that were loaded lie apart, and cuDNN copies them together in every pass. That takes less
-# than a millisecond, and torch has no public function that spares it.
-SCATTERED = "RNN module weights are not part of single contiguous chunk"
 
 
 class Backend(engines.Backend):
@@ -103,6 +100,7 @@ class Backend(engines.Backend):
     def prepare(self) -> None:
         import torch
 
+        from deepspeech2.model.network import SCATTERED
         from deepspeech2.model.trace import require_torchscript
 
         require_torchscript()

@@ -172,3 +172,11 @@ def test_what_a_stage_imported_is_not_looked_through_at_its_end(end):
     code = code.replace("from __future__ import annotations\n", "")
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.stdout == "True\n" and ("ZeroDivisionError" in result.stderr) == (end != "None")
+
+
+def test_an_error_ends_the_processes_of_a_pool():
+    start = time.monotonic()
+    with pytest.raises(ZeroDivisionError), cli.pool(2) as pool:
+        pool.submit(time.sleep, 60)
+        raise ZeroDivisionError
+    assert time.monotonic() - start < 30

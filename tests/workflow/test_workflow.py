@@ -432,6 +432,10 @@ def test_the_default_run(project):
         # The record is what its makers write, and what the other tests take it for.
         name = f"sample/embedded/native-fp32/bs{row['batch_size']}"
         found = read_record(project / "results" / name / "record.json")
+        for scenario in ("offline", "single_stream"):
+            proof = found[scenario]["proof"]
+            assert (proof["utterances"], proof["largest_difference"]) == (7, 0)
+            assert proof["outputs"] >= 7
         assert found["accuracy"]["wer"]["percent"] == pytest.approx(float(row["wer"]), abs=1e-3)
         for file, content in row_content().items():
             if file in ("corpus.json", "features.json"):

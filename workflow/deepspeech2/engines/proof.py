@@ -18,9 +18,9 @@ from deepspeech2.files import read_sealed, remedy
 from deepspeech2.model import posteriors as posteriors_file
 
 SHARE = 0.1  # of the utterances, at least
-# The largest difference of two probabilities by precision. Other numbers of threads add in another
-# order: fp32 differed by 1e-6, halves by what one rounding more or less makes of a state.
-TOLERANCES = {"fp32": 1e-4, "fp16": 0.02, "bf16": 0.1, "int8": 0.1}
+# The largest difference of two probabilities by precision, chosen: other numbers of threads add in
+# another order, by which fp32 was seen to differ by 3e-7, and halves may round a state otherwise.
+TOLERANCES = {"fp32": 1e-4, "fp16": 0.02, "bf16": 0.1}
 
 
 class Proof:

@@ -148,7 +148,7 @@ def results(tmp_path_factory):
     eager = f"{place}/eager"
     for stage, *arguments in (
         ("model.convert", "--checkpoint", "tiny.safetensors", *weights),
-        *(("model.export", *weights, "--form", form, "--torchscript",
+        *(("model.torchscript", *weights, "--form", form, "--torchscript",
            f"{model}/torchscript_{form}.pt", "--index", f"{model}/torchscript_{form}.json")
           for form in ("static", "packed")),
         ("corpus.corpus", "--layout", "folder", "--source", "audio", "--text-case", "upper",

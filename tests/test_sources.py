@@ -32,7 +32,7 @@ def test_sources_of_stages():
     assert {"spectrogram", "audio", "manifest", "labels"} <= names("features.preprocess")
     assert not {"preprocess", "score", "decode", "figures"} & names("training.learn")
     assert "session" not in names("engines.compile")  # only the engine's own backend is added
-    assert "network" in names("model.export") and "network" not in names("engines.infer")
+    assert "network" in names("model.torchscript") and "network" not in names("engines.infer")
 
 
 def test_no_stage_is_made_of_another():

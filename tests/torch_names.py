@@ -22,7 +22,7 @@ NAMES = Path(__file__).with_name("torch_2_0_names.txt")
 MODULES = [
     f"deepspeech2.{name}"
     for name in (
-        *("model.export", "engines.compile", "engines.infer", "engines.timing", "doctor"),
+        *("model.torchscript", "engines.compile", "engines.infer", "engines.timing", "doctor"),
         "engines.torch_aie",
     )
 ]

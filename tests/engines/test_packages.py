@@ -47,7 +47,7 @@ def ours(backend):
     """Source files of all that an engine's interpreter may import of this package."""
     stages = [f"deepspeech2.{stage}" for stage in STAGES]
     if engines.create(engines.complete({"backend": backend})).source == "torchscript":
-        stages.append("deepspeech2.model.export")
+        stages.append("deepspeech2.model.torchscript")
     folder = sources.PACKAGE / "engines" / backend
     inside = [f"{engines.BACKENDS[backend]}.{path.stem}" for path in folder.glob("[!_]*.py")]
     return sources.of(*stages, engines.BACKENDS[backend], *inside)

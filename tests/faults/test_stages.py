@@ -30,7 +30,7 @@ OF_LIBRARIES = (
     ),
 )
 RULES = (
-    *("convert", "corpus", "manifest", "export", "preprocess", "compile", "eager", "infer"),
+    *("convert", "corpus", "manifest", "torchscript", "preprocess", "compile", "eager", "infer"),
     *("decode", "decode_eager", "score", "agreement", "timing", "single_stream", "record"),
     *("table", "figures", "errors", "page", "dumpout_of", "trn_of", "learn", "curves", "compare"),
 )

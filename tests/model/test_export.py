@@ -38,7 +38,7 @@ def test_the_same_weights_give_the_same_bytes(tmp_path, form):
         network = copy / "model/network.py"
         network.write_text("# another line\n" * number + network.read_text())
         out = tmp_path / place / f"{number}.pt"
-        command = [sys.executable, "-m", "deepspeech2.model.export", *map(str, arguments)]
+        command = [sys.executable, "-m", "deepspeech2.model.torchscript", *map(str, arguments)]
         command += ["--form", form, "--torchscript", out, "--index", tmp_path / place / "i.json"]
         environment = {**os.environ, "PYTHONPATH": str(copy.parent), "PYTHONHASHSEED": str(number)}
         subprocess.run(command, check=True, env=environment)
@@ -48,7 +48,7 @@ def test_the_same_weights_give_the_same_bytes(tmp_path, form):
 
 def test_it_names_no_place(tmp_path):
     result = run_stage(
-        "model.export", *model(tmp_path), "--torchscript", tmp_path / "x.pt", "--index",
+        "model.torchscript", *model(tmp_path), "--torchscript", tmp_path / "x.pt", "--index",
         tmp_path / "x.json",
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
@@ -61,7 +61,7 @@ def test_it_names_no_place(tmp_path):
 def test_an_environment_without_torchscript(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTORCH_JIT", "0")
     outputs = ["--torchscript", tmp_path / "a.pt", "--index", tmp_path / "a.json"]
-    result = run_stage("model.export", *model(tmp_path), *outputs)
+    result = run_stage("model.torchscript", *model(tmp_path), *outputs)
     assert_one_line_error(result, "PYTORCH_JIT=0")
     with pytest.raises(UserError, match="PYTORCH_JIT=0"):
         engines.create(engines.Engine.parse("torchscript")).prepare()

@@ -58,7 +58,7 @@ def folder(tmp_path_factory):
         labels=at("labels.json"), features=at("features"), index=at("features.json"), processes=2,
     )  # fmt: skip
     run(
-        "model.export", weights=at("model.safetensors"), model=at("model.json"),
+        "model.torchscript", weights=at("model.safetensors"), model=at("model.json"),
         torchscript=at("model.pt"), index=at("export.json"),
     )  # fmt: skip
     engine = {"engine": "torchscript", "batch_size": 3}

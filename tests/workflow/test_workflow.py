@@ -352,7 +352,7 @@ def test_another_precision_starts_from_the_weights(project):
     run = {"datasets": ["own"], "models": ["tiny"], "engines": ["cpu-bf16"], "batch_sizes": [2]}
     options = configure(project, run=run)
     jobs = planned(project, *options)
-    assert "export" not in jobs and len(jobs["compile"]) == 2  # and single_stream's
+    assert "torchscript" not in jobs and len(jobs["compile"]) == 2  # and single_stream's
     snakemake(project, *options, "--", "results/own/tiny/cpu-bf16/bs2/record.json")
     found = read_record(project / "results/own/tiny/cpu-bf16/bs2/record.json")
     assert found["configuration"]["engine"]["precision"] == "bf16"

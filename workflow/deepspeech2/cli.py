@@ -119,7 +119,8 @@ def _add_option(parser, name: str, parameter: inspect.Parameter, text: str, scop
         parser.add_argument(flag, action="store_true", help=text)
     elif origin in (list, dict):
         item, form = get_args(kind)[-1], "NAME=" if origin is dict else ""
-        convert = (lambda pair: _pair(pair, item)) if origin is dict else item
+        convert = getattr(item, "parse", item)
+        convert = (lambda pair: _pair(pair, item)) if origin is dict else convert
         metavar = form + _metavar(item)
         parser.add_argument(
             flag, nargs="*", type=convert, default=default, required=required, metavar=metavar,

@@ -101,6 +101,8 @@ class Run(Entry):
     """names of engines"""
     batch_sizes: BatchSizes
     """utterances in a batch; one row of the table for each"""
+    missing_engines: Literal["stop", "leave_out"] = "stop"
+    """where an engine cannot run here: stop, or leave_out: go on without it, and say so"""
 
 
 class Dataset(Entry):
@@ -207,12 +209,13 @@ class EngineEntry(Entry):
     """A way to run a model, by name."""
 
     backend: str
-    """what computes: torchscript (CPU, NVIDIA GPUs), native (CPU) or torch_aie (Ascend NPUs)"""
+    """what computes: torchscript (CPU, NVIDIA GPUs), native (CPU), onnxruntime (CPU, GPUs, NPUs)
+    or torch_aie (Ascend NPUs)"""
     device: str | None = None
     """where: cpu; cuda:0, cuda:1 ...; npu:0, npu:1 ...; null is the backend's own"""
     precision: Literal[engines.PRECISIONS] | None = None
-    """fp32; bf16 on the CPU, too, and int8 by native; fp16 and bf16 on GPUs; fp16 on NPUs; null is
-    the backend's own"""
+    """fp32; bf16 on the CPU, too, and int8 by native and onnxruntime; fp16 and bf16 on GPUs; fp16
+    on NPUs; null is the backend's own"""
     form: Literal[engines.FORMS] = "static"
     """static: order-free, without packed sequences; packed: the reference's"""
     padding: Literal[engines.PADDINGS] = "longest"

@@ -2,7 +2,7 @@
 
 Run it with the interpreter that is to run an engine: each has its own packages. It needs nothing
 but that interpreter, so it runs where everything else is missing. --json is for programs, and
---require BACKEND ends with status 1 and one line where that backend cannot run (on --device).
+--require ENGINE ends with status 1 and one line where that engine cannot run.
 """
 
 from __future__ import annotations
@@ -10,11 +10,10 @@ from __future__ import annotations
 import platform
 import sys
 from json import dumps
-from typing import Literal
 
 from deepspeech2 import cli, engines
 from deepspeech2.cli import UserError
-from deepspeech2.engines import Finding
+from deepspeech2.engines import Engine, Finding
 from deepspeech2.engines.torch_aie.ascend import COMPATIBLE_VERSIONS
 
 
@@ -34,19 +33,25 @@ def report(findings: list[Finding]) -> str:
 def main(
     *,
     json: bool = False,
-    require: Literal[tuple(engines.BACKENDS)] | None = None,
-    device: str | None = None,
+    require: list[Engine] = (),
 ) -> None:
     """Command line.
 
     json: write the findings as JSON
-    require: end with status 1 and one line where this backend cannot run
-    device: of an engine, for --require
+    require: end with status 1 and one line where one of these engines cannot run, by name of a
+        backend or JSON like an entry of the configuration's engines; with --json, write a line for
+        each, empty where it can
     """
     if require:
-        missing = engines.backend_class(require).examine(device).missing
-        if missing:
-            raise UserError(f"backend {require} cannot run: {'; '.join(missing)}")
+        lacking = [engines.create(one).lacks() for one in require]
+        lines = [
+            f"backend {one.backend} cannot run: {'; '.join(lacks)}" if lacks else ""
+            for one, lacks in zip(require, lacking)
+        ]
+        if json:
+            print(dumps(lines))
+        elif any(lines):
+            raise UserError(next(filter(None, lines)))
         return
     findings = [engines.backend_class(name).examine() for name in engines.BACKENDS]
     if json:

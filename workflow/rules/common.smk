@@ -32,6 +32,61 @@ except UserError as error:
     raise WorkflowError(str(error))
 
 RUN, DATASETS, MODELS, ENGINES = CONFIG.run, CONFIG.datasets, CONFIG.models, CONFIG.engines
+
+
+@functools.cache
+def engine(name):
+    """An engine, checked and completed."""
+    return CONFIG.engine(name)
+
+
+def lacking(names):
+    """Why engines cannot run here, a line by name. Their own interpreters are asked.
+
+    The workflow's packages are there; only a device or an optional package can be missing.
+    """
+    lines, asked = {}, {}
+    for name in sorted(names):
+        settings, python = engine(name), ENGINES[name].python
+        if settings.export.source == "onnx" and not engines.is_installed("onnx"):
+            lines[name] = (
+                "exporting ONNX needs the package onnx where snakemake runs; "
+                f"pip install -r {shipped('envs/onnxruntime.txt')}"
+            )
+        elif (settings.device, python, engines.create(settings).extra) != ("cpu", None, ""):
+            asked.setdefault(python or sys.executable, []).append(name)
+    for python, group in asked.items():
+        texts = [engine(name).text() for name in group]
+        command = [python, "-m", "deepspeech2.doctor", "--json", "--require", *texts]
+        place = {"PYTHONPATH": str(WORKFLOW), "PYTHONSAFEPATH": "1"}
+        try:
+            done = subprocess.run(
+                command, env={**os.environ, **place}, capture_output=True, text=True
+            )
+            found = json.loads(done.stdout) if done.returncode == 0 else [_complaint(python, done)]
+        except (OSError, ValueError) as error:
+            found = [f"{python}: {getattr(error, 'strerror', None) or error}"]
+        for name, line in zip(group, found * (len(group) if len(found) == 1 else 1)):
+            lines |= {name: line} if line else {}
+    return lines
+
+
+def _complaint(python, done):
+    """The line of what an interpreter said, or of its traceback, that says why it failed."""
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    ours = [line for line in lines if line.startswith("error: ")]
+    if lines and lines[0].startswith("Traceback"):
+        lines = lines[-1:]
+    line = (ours or lines or [f"{python} ended with status {done.returncode}"])[0]
+    return line.removeprefix("error: ")
+
+
+if RUN.missing_engines == "leave_out":
+    for name, line in lacking(RUN.engines).items():
+        logger.warning(f"left out: engines.{name}: {line}")
+        RUN.engines.remove(name)
+    if not RUN.engines:
+        raise WorkflowError("config: run.engines: none of them can run here")
 SELECTION = {"dataset": RUN.datasets, "model": RUN.models, "engine": RUN.engines}
 ROWS = {**SELECTION, "batch_size": RUN.batch_sizes}
 for path in remove_torn("results"):
@@ -51,6 +106,7 @@ wildcard_constraints:
     batch_size=r"[1-9]\d*",
     split="train|val|test|all",
     form="(static|packed)(_whole)?",
+    opset=r"\d+",
 
 
 OWN_PYTHON = '"$DEEPSPEECH2_PYTHON"'
@@ -102,12 +158,6 @@ def of_dataset(key):
     return lambda wildcards: getattr(DATASETS[wildcards.dataset], key) or []
 
 
-@functools.cache
-def engine(name):
-    """An engine, checked and completed."""
-    return CONFIG.engine(name)
-
-
 def engine_of(wildcards):
     """The engine as its stages take it (JSON)."""
     return engine(wildcards.engine).text()
@@ -128,33 +178,10 @@ def alone(threads):
 
 
 def preflight():
-    """Stop before any work where an engine cannot run: its interpreter or machine lacks something.
-
-    On the CPU, in the workflow's own interpreter, nothing could be missing.
-    """
+    """Stop before any work where an engine cannot run: its interpreter or machine lacks something."""
     planned = {job.wildcards.get("engine") for job in workflow.dag.needrun_jobs()} - {None}
-    programs = {}
-    for name in sorted(planned):
-        settings, python = engine(name), ENGINES[name].python
-        if (settings.device, python) != ("cpu", None):
-            key = (python or sys.executable, settings.backend, settings.device)
-            programs.setdefault(key, name)
-    for (python, backend, device), name in programs.items():
-        command = [python, "-m", "deepspeech2.doctor", "--require", backend, "--device", device]
-        place = {"PYTHONPATH": str(WORKFLOW), "PYTHONSAFEPATH": "1"}
-        try:
-            done = subprocess.run(
-                command, env={**os.environ, **place}, capture_output=True, text=True
-            )
-        except OSError as error:
-            raise WorkflowError(f"engines.{name}.python: {python}: {error.strerror}")
-        if done.returncode:
-            lines = [line for line in done.stderr.splitlines() if line.strip()]
-            ours = [line for line in lines if line.startswith("error: ")]
-            if lines and lines[0].startswith("Traceback"):
-                lines = lines[-1:]
-            line = (ours or lines or [f"{python} ended with status {done.returncode}"])[0]
-            raise WorkflowError(f"engines.{name}: {line.removeprefix('error: ')}")
+    for name, line in lacking(planned).items():
+        raise WorkflowError(f"engines.{name}: {line}")
 
 
 onstart:

@@ -53,20 +53,43 @@ def manifest_of(wildcards):
 
 def export_of(name):
     """The export that an engine starts from, and its index, as outputs with wildcards."""
-    if engine(name).export == "model":
+    export = engine(name).export
+    if export.source == "weights":
         return rules.convert.output.weights, rules.convert.output.model
-    made = rules.export if ENGINES[name].python is None else rules.export_of_engine
+    if export.source == "onnx":
+        made = rules.onnx_of_batch_size if export.fixed else rules.onnx
+        return made.output.onnx, made.output.index
+    made = rules.torchscript if ENGINES[name].python is None else rules.torchscript_of_engine
     return made.output.torchscript, made.output.index
+
+
+def exports(names, models, batch_sizes):
+    """What engines start from: files and indexes, in turn."""
+    return [
+        path
+        for name in names
+        for paths in zip(
+            *(
+                expand(
+                    output,
+                    model=models,
+                    engine=name,
+                    form=engine(name).export.form,
+                    opset=engine(name).export.opset,
+                    batch_size=batch_sizes,
+                )
+                for output in export_of(name)
+            )
+        )
+        for path in paths
+    ]
 
 
 def export_file(number):
     """The export that the wildcard's engine starts from (0), or its index (1)."""
-    return lambda wildcards: expand(
-        export_of(wildcards.engine)[number],
-        model=wildcards.model,
-        engine=wildcards.engine,
-        form=engine(wildcards.engine).export.removeprefix("torchscript_"),
-    )
+    return lambda wildcards: exports(
+        [wildcards.engine], wildcards.model, getattr(wildcards, "batch_size", 1)
+    )[number]
 
 
 def of_rows(*outputs):
@@ -113,13 +136,3 @@ def splits(dataset):
     """The splits of a dataset that get a manifest: its own parts, and the one that it runs on."""
     entry = DATASETS[dataset]
     return list(dict.fromkeys([*layouts.parts(entry.layout), entry.split]))
-
-
-def exports():
-    """What the selected engines start from."""
-    return [
-        path
-        for name in RUN.engines
-        for output in export_of(name)
-        for path in expand(output, model=RUN.models, engine=name, form=ENGINES[name].form)
-    ]

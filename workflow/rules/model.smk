@@ -67,7 +67,7 @@ rule convert:
         stage("model.convert")
 
 
-rule export:
+rule torchscript:
     input:
         weights=rules.convert.output.weights,
         model=rules.convert.output.model,
@@ -82,14 +82,51 @@ rule export:
         "../../envs/cpu.yaml"
     params:
         form="{form}",
-        code=code("model.export"),
+        code=code("model.torchscript"),
         python=OWN_PYTHON,
     shell:
-        stage("model.export", "{params.python}")
+        stage("model.torchscript", "{params.python}")
+
+
+rule onnx:
+    input:
+        weights=rules.convert.output.weights,
+        model=rules.convert.output.model,
+    output:
+        onnx="results/models/{model}/onnx_{form}_opset{opset}.onnx",
+        index="results/models/{model}/onnx_{form}_opset{opset}.json",
+    log:
+        "results/logs/models/{model}/onnx_{form}_opset{opset}.log",
+    benchmark:
+        "results/benchmarks/models/{model}/onnx_{form}_opset{opset}.tsv"
+    conda:
+        "../../envs/cpu.yaml"
+    params:
+        form="{form}",
+        opset="{opset}",
+        batch_size=[],
+        code=code("model.onnx"),
+    shell:
+        stage("model.onnx")
+
+
+use rule onnx as onnx_of_batch_size with:
+    output:
+        onnx="results/models/{model}/onnx_{form}_opset{opset}_bs{batch_size}.onnx",
+        index="results/models/{model}/onnx_{form}_opset{opset}_bs{batch_size}.json",
+    log:
+        "results/logs/models/{model}/onnx_{form}_opset{opset}_bs{batch_size}.log",
+    benchmark:
+        "results/benchmarks/models/{model}/onnx_{form}_opset{opset}_bs{batch_size}.tsv"
+    params:
+        form="{form}",
+        opset="{opset}",
+        batch_size="{batch_size}",
+        code=code("model.onnx"),
 
 
 # For engines with an interpreter of their own: a trace that another torch wrote may not load there.
-use rule export as export_of_engine with:
+use rule torchscript as torchscript_of_engine with:
     output:
         torchscript="results/models/{model}/{engine}/torchscript_{form}.pt",
         index="results/models/{model}/{engine}/torchscript_{form}.json",
@@ -99,5 +136,5 @@ use rule export as export_of_engine with:
         "results/benchmarks/models/{model}/{engine}/torchscript_{form}.tsv"
     params:
         form="{form}",
-        code=code("model.export"),
+        code=code("model.torchscript"),
         python=python_of,

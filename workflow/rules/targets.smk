@@ -38,5 +38,5 @@ rule bench:
     input:
         expand(rules.preprocess.output, **SELECTION),
         expand(rules.convert.output, **SELECTION),
-        expand(rules.export.output, **SELECTION, form=["static", "packed"]),
+        expand(rules.torchscript.output, **SELECTION, form=["static", "packed"]),
         expand(rules.decode_eager.output, **SELECTION),

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 BACKENDS = {
     "torchscript": "deepspeech2.engines.torchscript",
     "native": "deepspeech2.engines.native",
+    "onnxruntime": "deepspeech2.engines.onnxruntime",
     "torch_aie": "deepspeech2.engines.torch_aie",
 }
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
@@ -43,7 +44,8 @@ PADDINGS = ("longest", "batch")
 PACKAGES = ("numpy", "safetensors", "psutil", "tqdm")
 # The stages whose output every run of an engine starts from.
 BEFORE_A_RUN = tuple(
-    f"deepspeech2.{stage}" for stage in ("features.preprocess", "model.export", "engines.compile")
+    f"deepspeech2.{stage}"
+    for stage in ("features.preprocess", "model.torchscript", "model.onnx", "engines.compile")
 )
 
 
@@ -83,6 +85,18 @@ class Option(NamedTuple):
             return f"a whole number from {self.low} to {self.high}"
         text = f"a text that matches {self.pattern}"
         return f"a list of texts that match {self.pattern}" if kind is list else text
+
+
+class Export(NamedTuple):
+    """What an engine starts from.
+
+    `source` is torchscript, onnx or weights, `opset` ONNX's; with `fixed` it is for one batch size.
+    """
+
+    source: str
+    form: str
+    opset: int
+    fixed: bool
 
 
 class Engine(NamedTuple):
@@ -128,11 +142,11 @@ class Engine(NamedTuple):
         return json.dumps(self._asdict(), sort_keys=True)
 
     @property
-    def export(self) -> str:
-        """Name, without suffix, of the model's export that it starts from."""
+    def export(self) -> Export:
+        """The model's export that it starts from."""
         backend = create(self)
-        whole = "_whole" if backend.fixed_shapes else ""
-        return "model" if backend.source == "weights" else f"torchscript_{self.form}{whole}"
+        whole = "_whole" if backend.fixed_shapes and backend.source == "torchscript" else ""
+        return Export(backend.source, self.form + whole, backend.opset, backend.fixed_shapes)
 
 
 class Shape(NamedTuple):
@@ -199,10 +213,14 @@ class Backend(abc.ABC):
     fake = False  # true only for the tests' stand-ins of hardware; their rows never count
     # Whether posteriors are the same bits with any number of threads.
     same_bits = False
-    # Whether it compiles for one shape at a time, and is given TorchScript without branches.
+    # Whether it compiles for one shape at a time, and is given TorchScript without branches, or
+    # ONNX for its batch size.
     fixed_shapes = False
+    opset = 17  # of ONNX, where that is its source
     # Kinds of devices on which its authors have ever run it; the table says so of all others.
     proven: ClassVar[Sequence[str]] = ("cpu",)
+    # The file of envs/, without suffix, that installs what it needs besides the workflow's own.
+    extra = ""
     # What its stages import, by the names of the distributions.
     packages: ClassVar[Sequence[str]] = PACKAGES
     # Where an engine's entry names none: device, precision, and the backend's own options.
@@ -214,7 +232,7 @@ class Backend(abc.ABC):
 
     @property
     def source(self) -> str:
-        """Which export of the model it starts from: torchscript or weights."""
+        """Which export of the model it starts from: torchscript, onnx or weights."""
         return "torchscript"
 
     @classmethod
@@ -227,6 +245,10 @@ class Backend(abc.ABC):
         """What this machine has and lacks for it. Imports nothing that may be missing."""
         found, missing = installed(cls.packages)
         return Finding(cls.__module__.rpartition(".")[2], found, missing, [])
+
+    def lacks(self) -> list[str]:
+        """What is missing here for this engine, a line each."""
+        return self.examine(self.engine.device).missing
 
     @abc.abstractmethod
     def check(self) -> None:

@@ -19,8 +19,8 @@ from deepspeech2.model import posteriors as posteriors_file
 
 SHARE = 0.1  # of the utterances, at least
 # The largest difference of two probabilities by precision, chosen: other numbers of threads add in
-# another order, by which fp32 was seen to differ by 3e-7, and halves may round a state otherwise.
-TOLERANCES = {"fp32": 1e-4, "fp16": 0.02, "bf16": 0.1}
+# another order, by which fp32 was seen to differ by 3e-7, and coarser numbers may round otherwise.
+TOLERANCES = {"fp32": 1e-4, "fp16": 0.02, "bf16": 0.1, "int8": 0.1}
 
 
 class Proof:

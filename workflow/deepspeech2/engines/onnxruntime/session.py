@@ -1,0 +1,136 @@
+"""Sessions of the backend `onnxruntime`."""
+
+from __future__ import annotations
+
+import collections
+import json
+import logging
+import re
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnxruntime
+
+from deepspeech2 import engines
+from deepspeech2.cli import UserError
+
+if TYPE_CHECKING:
+    from deepspeech2.engines.onnxruntime import Backend
+
+LEVELS = {
+    "disabled": "ORT_DISABLE_ALL",
+    "basic": "ORT_ENABLE_BASIC",
+    "extended": "ORT_ENABLE_EXTENDED",
+    "all": "ORT_ENABLE_ALL",
+}
+ERRORS_ONLY = 3  # of ONNX Runtime's log
+QUANTISED = ("LSTM", "MatMul")  # its convolutions would be slower, and it has no GRU
+
+
+def opened(
+    backend: Backend, path: Path, threads: int, profile: str | None = None
+) -> onnxruntime.InferenceSession:
+    """ONNX Runtime's session of a file, by the provider that was asked for and, behind it, the CPU.
+
+    With `profile`, the beginning of a file's name, it notes what it runs where.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.graph_optimization_level = getattr(
+        onnxruntime.GraphOptimizationLevel, LEVELS[backend.engine.options["graph_level"]]
+    )
+    options.log_severity_level = ERRORS_ONLY
+    if profile:
+        options.enable_profiling, options.profile_file_prefix = True, profile
+    name, settings = backend.settings()
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=[(name, settings)])
+    except Exception as error:  # its errors have no class in common
+        raise UserError(f"{path}: ONNX Runtime cannot open it by {name} ({error})") from None
+    if name not in session.get_providers():
+        raise UserError(
+            f"ONNX Runtime cannot use {name} and would take {', '.join(session.get_providers())} "
+            "instead: are its libraries and its device there?"
+        )
+    session.disable_fallback()
+    return session
+
+
+class Session(engines.Session):
+    """Runs an ONNX file. Tensors lie where the provider wants them; no order is needed."""
+
+    def __init__(
+        self, backend: Backend, path: Path, threads: int, profile: str | None = None
+    ) -> None:
+        self.session = opened(backend, path, threads, profile)
+        self.place = backend.place()
+        self.inputs = [one.name for one in self.session.get_inputs()]
+        self.outputs = [one.name for one in self.session.get_outputs()]
+
+    def upload(self, spectrograms: np.ndarray, lengths: np.ndarray) -> Any:
+        values = spectrograms, lengths.astype(np.int32, copy=False)
+        binding = self.session.io_binding()
+        for name, value in zip(self.inputs, values):
+            moved = onnxruntime.OrtValue.ortvalue_from_numpy(value, *self.place)
+            binding.bind_ortvalue_input(name, moved)
+        for name in self.outputs:
+            binding.bind_output(name, *self.place)
+        binding.synchronize_inputs()
+        return binding
+
+    def forward(self, batch: Any) -> Any:
+        self.session.run_with_iobinding(batch)
+        return batch
+
+    def synchronize(self) -> None:
+        """ONNX Runtime waits in `forward`."""
+
+    def download(self, result: Any) -> tuple[np.ndarray, np.ndarray]:
+        probabilities, lengths = result.copy_outputs_to_cpu()
+        return probabilities, lengths
+
+
+def placement(backend: Backend, path: Path, shape: engines.Shape) -> dict[str, Any]:
+    """What nodes the provider left to the CPU, counted by kind, as a run with zeros shows.
+
+    Raises `UserError` where all were.
+    """
+    wanted, _ = backend.settings()
+    with tempfile.TemporaryDirectory() as folder:
+        session = Session(backend, path, 1, f"{folder}/profile")
+        spectrograms = np.zeros((shape.batch_size, 1, shape.bins, shape.frames), np.float32)
+        lengths = np.full(shape.batch_size, shape.frames, np.int32)
+        session.forward(session.upload(spectrograms, lengths))
+        events = json.loads(Path(session.session.end_profiling()).read_text(encoding="utf-8"))
+    nodes = {
+        (event["name"], event["args"]["op_name"]): event["args"]["provider"]
+        for event in events
+        if event.get("cat") == "Node" and event.get("args", {}).get("provider")
+    }
+    if wanted not in nodes.values():
+        raise UserError(f"ONNX Runtime's {wanted} computes nothing of {path.name}")
+    left = collections.Counter(kind for (_, kind), by in nodes.items() if by != wanted)
+    return {"left to the CPU": dict(sorted(left.items()))} if left else {}
+
+
+def quantise(source: Path, target: Path, reduce_range: bool) -> dict[str, Any]:
+    """Write a file with int8 weights, whose activations are quantised as it runs.
+
+    Returns how many nodes of which kind compute so.
+    """
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    logging.getLogger().setLevel(logging.ERROR)  # it advises to prepare the model otherwise
+    try:
+        quantize_dynamic(
+            onnx.load(str(source)), target, QUANTISED, per_channel=True, reduce_range=reduce_range,
+            weight_type=QuantType.QInt8,
+        )  # fmt: skip
+    except Exception as error:  # as above
+        raise UserError(f"{source}: ONNX Runtime cannot quantise it ({error})") from None
+    kinds = (node.op_type for node in onnx.load(str(target), load_external_data=False).graph.node)
+    made = collections.Counter(kind for kind in kinds if re.search("Quantize.+|Integer", kind))
+    return {"quantised": dict(sorted(made.items()))}

@@ -26,7 +26,7 @@ def test_the_doctor_speaks_to_people_and_programs(tmp_path):
     assert "torch_aie: cannot run here" in text.stdout and "torch_aie 7.0" in text.stdout
     assert "has      npu:2 910B4-1, OK (soc_version: Ascend910B4-1)" in text.stdout
     data = json.loads(run_stage("doctor", "--json", env=environment).stdout)
-    one, native, two = data["backends"]
+    one, native, *_, two = data["backends"]
     assert native["missing"] == [] and "numba" in native["found"]
     assert one["missing"] == [] and "torch" in one["found"]
     assert two["found"]["driver"] == "23.0.0" and "no package torch_aie" in two["missing"][0]
@@ -43,9 +43,12 @@ def test_the_doctor_is_asked_for_the_device_of_an_engine():
     """A GPU that is missing matters only to whoever names one."""
     data = json.loads(run_stage("doctor", "--json").stdout)["backends"][0]
     assert data["missing"] == [] and "cuda" in data["doubts"][0]
-    assert run_stage("doctor", "--require", "torchscript", "--device", "cpu").returncode == 0
-    failed = run_stage("doctor", "--require", "torchscript", "--device", "cuda:64")
+    gpu = '{"backend": "torchscript", "device": "cuda:64"}'
+    failed = run_stage("doctor", "--require", "torchscript", gpu)
     assert_one_line_error(failed, "torchscript cannot run", "torch ")
+    done = run_stage("doctor", "--json", "--require", "torchscript", gpu)
+    first, second = json.loads(done.stdout)
+    assert first == "" and second.startswith("backend torchscript cannot run: torch ")
 
 
 def test_the_doctor_runs_without_any_package():

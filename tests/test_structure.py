@@ -137,7 +137,7 @@ def test_the_project_is_within_its_size():
     }
     schema = WORKFLOW / "schemas" / "config.schema.json"
     total = sum(lines.values()) + len(schema.read_text().splitlines())
-    assert total <= 16_200, total
+    assert total <= 17_300, total
     assert max(lines.values()) <= 500, max(lines, key=lines.get)
 
 
@@ -145,7 +145,7 @@ def test_every_backend_is_complete():
     for name in engines.BACKENDS:
         engine = engines.complete({"backend": name})
         assert sources.of(engines.BACKENDS[name])
-        assert engines.create(engine).source in ("torchscript", "weights")
+        assert engines.create(engine).source in ("torchscript", "onnx", "weights")
         assert engines.Engine.parse(engine.text()) == engine == engines.Engine.parse(name)
         finding = engines.backend_class(name).examine()
         assert finding.backend == name and json.dumps(finding._asdict())

@@ -13,7 +13,7 @@ from helpers import assert_one_line_error, run_stage
 def test_a_backend_completes_an_entry():
     engine = Engine.parse("torchscript")
     assert engine == ("torchscript", "cpu", "fp32", "static", "longest", [], {})
-    assert engine.pad_to == "longest" and engine.export == "torchscript_static"
+    assert engine.pad_to == "longest" and engine.export == ("torchscript", "static", 17, False)
     engine = engines.complete({"backend": "torchscript", "device": "cuda:0", "buckets": [9, 5, 9]})
     assert engine.options == {"cuda_graphs": False, "tf32": False}
     assert engine.buckets == engine.pad_to == [5, 9]

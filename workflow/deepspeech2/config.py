@@ -209,8 +209,8 @@ class EngineEntry(Entry):
     """A way to run a model, by name."""
 
     backend: str
-    """what computes: torchscript (CPU, NVIDIA GPUs), native (CPU), onnxruntime (CPU, GPUs, NPUs)
-    or torch_aie (Ascend NPUs)"""
+    """what computes: torchscript (CPU, NVIDIA GPUs), native (CPU), onnxruntime (CPU, GPUs, NPUs),
+    openvino (CPU) or torch_aie (Ascend NPUs)"""
     device: str | None = None
     """where: cpu; cuda:0, cuda:1 ...; npu:0, npu:1 ...; null is the backend's own"""
     precision: Literal[engines.PRECISIONS] | None = None

@@ -35,6 +35,7 @@ BACKENDS = {
     "torchscript": "deepspeech2.engines.torchscript",
     "native": "deepspeech2.engines.native",
     "onnxruntime": "deepspeech2.engines.onnxruntime",
+    "openvino": "deepspeech2.engines.openvino",
     "torch_aie": "deepspeech2.engines.torch_aie",
 }
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")

@@ -83,7 +83,7 @@ def export(
         import onnx
     except ImportError as error:
         raise UserError(
-            f"exporting ONNX needs the package onnx ({error}); pip install -r envs/onnx.txt"
+            f"exporting ONNX needs the package onnx ({error}); pip install -r envs/onnxruntime.txt"
         ) from None
     count = batch_size or len(TRACE_LENGTHS)
     lengths = torch.tensor((TRACE_LENGTHS * count)[:count]).sort(descending=True).values.int()

@@ -29,6 +29,7 @@ DISTRIBUTIONS = (
     *("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-cann"),
     *("onnxruntime-directml", "onnxruntime-training", "onnxruntime-silicon"),
 )
+NUMBERED = ("cuda", "npu", "dml")  # devices of which there may be several
 LEVELS = ("disabled", "basic", "extended", "all")  # of the optimisation of the graph
 
 
@@ -70,7 +71,7 @@ class Backend(engines.Backend):
     """See the module."""
 
     extra = "onnxruntime"
-    packages = (*PACKAGES, "onnxruntime")
+    packages = (*PACKAGES, "onnxruntime", "onnx")  # the latter for int8
     options: ClassVar[dict[str, Option]] = {
         "provider": Option(
             None,
@@ -121,8 +122,6 @@ class Backend(engines.Backend):
                     f"{', '.join(_named(names))}); install {self._provider.package} alone in an "
                     "interpreter that engines.<name>.python names"
                 )
-            if self.engine.precision == "int8" and not engines.is_installed("onnx"):
-                lacking.append("int8 needs the package onnx (envs/onnxruntime.txt)")
         return lacking
 
     @property
@@ -144,7 +143,7 @@ class Backend(engines.Backend):
         engine = self.engine
         self.options["provider"].check("backend onnxruntime: provider", self.provider)
         device, precisions = self._provider.device, self._provider.precisions
-        number = "" if device in ("cpu", "coreml") else r"(:\d{1,3})?"
+        number = r"(:\d{1,3})?" if device in NUMBERED else ""
         if not re.fullmatch(device + number, engine.device):
             raise UserError(
                 f"backend onnxruntime: provider {self.provider} serves the device "
@@ -171,23 +170,21 @@ class Backend(engines.Backend):
         else:
             shutil.copyfile(source, folder / ARTEFACT)
             quantised = {}
-        return {**quantised, **session.placement(self, folder / ARTEFACT, shapes[0])}
+        return {**quantised, **session.placement(self._way(), folder / ARTEFACT, shapes[0])}
 
     def open(self, folder: Path, threads: int) -> engines.Session:
         from deepspeech2.engines.onnxruntime.session import Session
 
-        return Session(self, folder / ARTEFACT, threads)
+        return Session(self._way(), folder / ARTEFACT, threads)
 
-    def settings(self) -> tuple[str, dict[str, str]]:
-        """The provider as ONNX Runtime takes it: its name and options."""
-        chosen = self._provider
-        number = self.engine.device.partition(":")[2]
-        numbered = {"device_id": number or "0"} if chosen.device in ("cuda", "npu", "dml") else {}
-        return chosen.name, {**numbered, **chosen.precisions[self.engine.precision]}
+    def _way(self) -> Any:
+        from deepspeech2.engines.onnxruntime.session import Way
 
-    def place(self) -> tuple[str, int]:
-        """Where tensors lie: the kind of memory and the device's number."""
-        return self._provider.memory, int(self.engine.device.partition(":")[2] or 0)
+        chosen, number = self._provider, int(self.engine.device.partition(":")[2] or 0)
+        numbered = {"device_id": str(number)} if chosen.device in NUMBERED else {}
+        options = {**numbered, **chosen.precisions[self.engine.precision]}
+        level = self.engine.options["graph_level"]
+        return Way(chosen.name, options, chosen.memory, number, level)
 
     def versions(self) -> dict[str, str]:
         found = {name: engines.version(name) for name in DISTRIBUTIONS}

@@ -7,17 +7,15 @@ import json
 import logging
 import re
 import tempfile
+import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnxruntime
 
 from deepspeech2 import engines
 from deepspeech2.cli import UserError
-
-if TYPE_CHECKING:
-    from deepspeech2.engines.onnxruntime import Backend
 
 LEVELS = {
     "disabled": "ORT_DISABLE_ALL",
@@ -29,8 +27,20 @@ ERRORS_ONLY = 3  # of ONNX Runtime's log
 QUANTISED = ("LSTM", "MatMul")  # its convolutions would be slower, and it has no GRU
 
 
+class Way(NamedTuple):
+    """How to run a file: ONNX Runtime's name of the provider, the options that this takes, the kind
+    of memory and the number of the device in which tensors lie, and a key of LEVELS.
+    """
+
+    provider: str
+    options: dict[str, str]
+    memory: str
+    number: int
+    graph_level: str
+
+
 def opened(
-    backend: Backend, path: Path, threads: int, profile: str | None = None
+    way: Way, path: Path, threads: int, profile: str | None = None
 ) -> onnxruntime.InferenceSession:
     """ONNX Runtime's session of a file, by the provider that was asked for and, behind it, the CPU.
 
@@ -39,14 +49,17 @@ def opened(
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.graph_optimization_level = getattr(
-        onnxruntime.GraphOptimizationLevel, LEVELS[backend.engine.options["graph_level"]]
+        onnxruntime.GraphOptimizationLevel, LEVELS[way.graph_level]
     )
     options.log_severity_level = ERRORS_ONLY
     if profile:
         options.enable_profiling, options.profile_file_prefix = True, profile
-    name, settings = backend.settings()
+    name = way.provider
     try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=[(name, settings)])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that a provider is missing: it is an error, below
+            providers = [(name, way.options)]
+            session = onnxruntime.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # its errors have no class in common
         raise UserError(f"{path}: ONNX Runtime cannot open it by {name} ({error})") from None
     if name not in session.get_providers():
@@ -61,11 +74,9 @@ def opened(
 class Session(engines.Session):
     """Runs an ONNX file. Tensors lie where the provider wants them; no order is needed."""
 
-    def __init__(
-        self, backend: Backend, path: Path, threads: int, profile: str | None = None
-    ) -> None:
-        self.session = opened(backend, path, threads, profile)
-        self.place = backend.place()
+    def __init__(self, way: Way, path: Path, threads: int, profile: str | None = None):
+        self.session = opened(way, path, threads, profile)
+        self.place = way.memory, way.number
         self.inputs = [one.name for one in self.session.get_inputs()]
         self.outputs = [one.name for one in self.session.get_outputs()]
 
@@ -92,14 +103,13 @@ class Session(engines.Session):
         return probabilities, lengths
 
 
-def placement(backend: Backend, path: Path, shape: engines.Shape) -> dict[str, Any]:
+def placement(way: Way, path: Path, shape: engines.Shape) -> dict[str, Any]:
     """What nodes the provider left to the CPU, counted by kind, as a run with zeros shows.
 
     Raises `UserError` where all were.
     """
-    wanted, _ = backend.settings()
     with tempfile.TemporaryDirectory() as folder:
-        session = Session(backend, path, 1, f"{folder}/profile")
+        session = Session(way, path, 1, f"{folder}/profile")
         spectrograms = np.zeros((shape.batch_size, 1, shape.bins, shape.frames), np.float32)
         lengths = np.full(shape.batch_size, shape.frames, np.int32)
         session.forward(session.upload(spectrograms, lengths))
@@ -109,9 +119,9 @@ def placement(backend: Backend, path: Path, shape: engines.Shape) -> dict[str, A
         for event in events
         if event.get("cat") == "Node" and event.get("args", {}).get("provider")
     }
-    if wanted not in nodes.values():
-        raise UserError(f"ONNX Runtime's {wanted} computes nothing of {path.name}")
-    left = collections.Counter(kind for (_, kind), by in nodes.items() if by != wanted)
+    if way.provider not in nodes.values():
+        raise UserError(f"ONNX Runtime's {way.provider} computes nothing of {path.name}")
+    left = collections.Counter(kind for (_, kind), by in nodes.items() if by != way.provider)
     return {"left to the CPU": dict(sorted(left.items()))} if left else {}
 
 

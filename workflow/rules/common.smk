@@ -77,8 +77,9 @@ def _complaint(python, done):
     ours = [line for line in lines if line.startswith("error: ")]
     if lines and lines[0].startswith("Traceback"):
         lines = lines[-1:]
-    line = (ours or lines or [f"{python} ended with status {done.returncode}"])[0]
-    return line.removeprefix("error: ")
+    if ours:
+        return ours[0].removeprefix("error: ")
+    return f"{python}: {lines[0] if lines else f'ended with status {done.returncode}'}"
 
 
 if RUN.missing_engines == "leave_out":

@@ -138,3 +138,26 @@ use rule torchscript as torchscript_of_engine with:
         form="{form}",
         code=code("model.torchscript"),
         python=python_of,
+
+
+# For other programs, only where it is asked for: snakemake export.
+rule package:
+    input:
+        weights=rules.convert.output.weights,
+        model=rules.convert.output.model,
+        torchscript=expand(rules.torchscript.output.torchscript, form="static", allow_missing=True),
+        torchscript_index=expand(rules.torchscript.output.index, form="static", allow_missing=True),
+        onnx=expand(rules.onnx.output.onnx, form="static", opset=17, allow_missing=True),
+        onnx_index=expand(rules.onnx.output.index, form="static", opset=17, allow_missing=True),
+    output:
+        package=directory("results/export/{model}"),
+    log:
+        "results/logs/export/{model}.log",
+    benchmark:
+        "results/benchmarks/export/{model}.tsv"
+    conda:
+        "../../envs/cpu.yaml"
+    params:
+        code=code("model.package"),
+    shell:
+        stage("model.package")

@@ -26,6 +26,20 @@ rule dumpout:
         expand(rules.preprocess.output, **SELECTION),
 
 
+# The models for other programs: TorchScript, ONNX, safetensors, and how to feed them.
+rule export:
+    input:
+        expand(rules.package.output, **SELECTION),
+
+
+# Engines side by side: config/engines.yaml has all that there are.
+rule engines:
+    input:
+        rules.table.output,
+        rules.figures.output,
+        rules.page.output,
+
+
 # A checkpoint of one's own, as config.yaml's `train` says (config/train.yaml: the embedded model).
 rule train:
     input:

@@ -26,6 +26,7 @@ COLUMNS = {
     "confusions": ROW + "kind reference hypothesis count",
     "agreement": ROW + "identical_transcripts utterances largest_posterior_difference "
     "largest_posterior_difference_in other_lengths",
+    "batch_sizes": "dataset model engine utterance batch_sizes hypothesis",
     "engines": ROW + "against wer_difference p_better p_worse differing_transcripts speed_ratio",
 }
 

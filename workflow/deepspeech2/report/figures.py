@@ -1,4 +1,5 @@
-"""Draw the figures of the report: speed, latency, phases, accuracy and padding over batch size.
+"""Draw the figures of the report: speed, latency, phases, accuracy and padding over batch size,
+and engines side by side.
 
 Each is an SVG file with its text as text, for papers; the report shows the same files. They show
 the rows' records, and published figures beside ours.
@@ -21,6 +22,7 @@ from deepspeech2.report import published as published_figures
 from deepspeech2.report.rows import is_scored, read_record
 from deepspeech2.report.style import COLOURS, PUBLISHED, SIZE, STYLE, save
 
+MARKERS = "osv^Dx"  # of more engines than there are colours
 PHASES = {"assemble": "o", "upload": "^", "forward": "s", "download": "v"}
 
 
@@ -29,6 +31,7 @@ class Series:
 
     def __init__(self, name: str, number: int, records: list[dict]):
         self.name, self.colour = name, COLOURS[number % len(COLOURS)]
+        self.marker = MARKERS[number // len(COLOURS) % len(MARKERS)]
         self.records = sorted(records, key=lambda r: r["batch_size"])
         self.dataset = records[0]["dataset"]
 
@@ -78,7 +81,9 @@ def _rate(records, places, key: str, what: str, published=()) -> Figure:
     for one in series_of(records):
         x, y = one.over(places, lambda r: r["offline"][key])
         _, spread = one.over(places, lambda r: r["offline"]["spread"])
-        axes.errorbar(x, y, y * spread, color=one.colour, marker="o", capsize=3, label=one.name)
+        axes.errorbar(
+            x, y, y * spread, color=one.colour, marker=one.marker, capsize=3, label=one.name
+        )
     for (name, column), line in zip(published, itertools.cycle(("--", ":", "-."))):
         x = [place for place, size in enumerate(places) if not np.isnan(column.get(size, np.nan))]
         y = [column[places[place]] for place in x]
@@ -176,7 +181,9 @@ def wer(records: list[dict], places: list[int], published: dict) -> Figure:
         )
         shift = (number - (len(everything) - 1) / 2) * 0.6 / len(everything)
         bars = np.maximum(0, [y - low, high - y])
-        axes.errorbar(x + shift, y, bars, fmt="o", color=one.colour, capsize=3, label=one.name)
+        axes.errorbar(
+            x + shift, y, bars, fmt=one.marker, color=one.colour, capsize=3, label=one.name
+        )
     for name, table in published.items():
         known = {s: r.get("published_wer", np.nan) for s, r in table.items() if s in places}
         known = {size: value for size, value in known.items() if not np.isnan(value)}
@@ -206,7 +213,65 @@ def padding(records: list[dict], places: list[int], published: dict) -> Figure:
     return figure
 
 
-FIGURES = {f.__name__: f for f in (throughput, rtfx, wer, latency, phases, padding)}
+def pareto(records: list[dict], places: list[int], published: dict) -> Figure:
+    """WER with its 95 % interval against utterances per second, of each engine at its fastest batch
+    size. The line joins engines than which none is both faster and no less accurate.
+    """
+    sets: dict[tuple, list[Series]] = {}
+    for one in series_of([r for r in records if is_scored(r)]):
+        sets.setdefault((one.dataset, one.records[0]["model"]), []).append(one)
+    figure = Figure(figsize=(SIZE[0], SIZE[1] * max(1, len(sets))), layout="constrained")
+    all_axes = figure.subplots(max(1, len(sets)), 1, squeeze=False)[:, 0]
+    for axes, (name, everything) in zip(all_axes, sets.items()):
+        points = []
+        for one in everything:
+            best = max(one.records, key=lambda r: r["offline"]["utterances_per_s"])
+            x, rate = best["offline"]["utterances_per_s"], best["accuracy"]["wer"]
+            y = rate["percent"]
+            points.append((x, y))
+            axes.errorbar(
+                [x], [y], [[max(0, y - rate["low"])], [max(0, rate["high"] - y)]], color=one.colour,
+                fmt=one.marker, capsize=2, elinewidth=0.8, markersize=5,
+                label=f"{one.name}, batch size {best['batch_size']}",
+            )  # fmt: skip
+        axes.plot(*zip(*front(points)), ":", color=PUBLISHED, zorder=0)
+        axes.set(xlabel="utterances/s", ylabel="WER, %", xlim=(0, None), ylim=(0, None))
+        if len(sets) > 1:
+            axes.set_title(" ".join(name), fontsize=9)
+    if sets:
+        handles = [h for axes in all_axes for h in axes.get_legend_handles_labels()[0]]
+        legend(figure, all_axes[0], handles)
+    return figure
+
+
+def front(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The points (speed, error) than which none is faster with no more errors, slowest first."""
+    kept: list[tuple[float, float]] = []
+    for speed, error in sorted(set(points), key=lambda point: (-point[0], point[1])):
+        if not kept or error < kept[-1][1]:
+            kept.append((speed, error))
+    return kept[::-1]
+
+
+def single(records: list[dict], places: list[int], published: dict) -> Figure:
+    """One utterance at a time, from its features to its posteriors: the median, and a line to the
+    90th percentile.
+    """
+    everything = series_of(records)[::-1]
+    height = SIZE[1] * max(0.5, 0.12 * len(everything))
+    figure = Figure(figsize=(SIZE[0], height), layout="constrained")
+    axes = figure.subplots()
+    for place, one in enumerate(everything):
+        times = one.records[0]["single_stream"]["end_to_end_batch_ms"]
+        low, high = np.percentile(times, (50, 90))
+        axes.plot([low, high], [place, place], color=one.colour, linewidth=2)
+        axes.plot([low], [place], one.marker, color=one.colour)
+    axes.set_yticks(range(len(everything)), [one.name for one in everything])
+    axes.set(xlabel="ms", xlim=(0, None), ylim=(-0.6, len(everything) - 0.4))
+    return figure
+
+
+FIGURES = {f.__name__: f for f in (throughput, rtfx, wer, pareto, latency, single, phases, padding)}
 
 
 def draw(name: str, records: list[dict], published: dict) -> Figure:

@@ -91,6 +91,35 @@ def agreement(rows: Sequence[Row]) -> list[dict]:
     ]
 
 
+def batch_sizes(rows: Sequence[Row]) -> list[dict]:
+    """Each utterance whose transcript is not the same at all batch sizes of an engine: its texts,
+    with the batch sizes that gave them.
+    """
+    sets: dict[tuple, list[Row]] = {}
+    for row in rows:
+        sets.setdefault((row.dataset, row.model, row.engine), []).append(row)
+    found = []
+    for key, group in sets.items():
+        if len({row.record["hashes"]["transcripts"] for row in group}) == 1:
+            continue
+        texts = {row.batch_size: row.transcripts() for row in group}
+        for name in next(iter(texts.values())):
+            by_text: dict[str, list[int]] = {}
+            for size, transcripts in sorted(texts.items()):
+                by_text.setdefault(transcripts[name]["hypothesis"], []).append(size)
+            if len(by_text) > 1:
+                found += [
+                    {
+                        **dict(zip(("dataset", "model", "engine"), key)),
+                        "utterance": name,
+                        "batch_sizes": ", ".join(map(str, sizes)),
+                        "hypothesis": text,
+                    }
+                    for text, sizes in by_text.items()
+                ]
+    return found
+
+
 def engines(rows: Sequence[Row]) -> list[dict]:
     """Paired bootstrap test of each engine against the first, at equal batch size."""
     found = []

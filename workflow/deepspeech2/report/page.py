@@ -241,6 +241,7 @@ def main(
             for row in rows
             for entry in row.record["agreement"]["first_differing"]
         ],
+        "batch_sizes": listing.batch_sizes(rows),
         "engines": listing.engines(rows),
         "measured": [measured(row) for row in rows],
         "errors": [{"sound": None, **error} for error in listed],

@@ -54,6 +54,12 @@ from deepspeech2.scoring.decoders import Greedy
 from deepspeech2.scoring.rates import rates
 
 BATCH_SIZES = {"cpu": [1, 8, 16, 32, 64], "cuda": [1, 8, 32, 128, 256, 512]}
+# Files of models that engines start from.
+EXPORTS = {
+    "weights": "model.safetensors",
+    "torchscript": "torchscript_{form}.pt",
+    "onnx": "onnx_{form}_opset{opset}.onnx",
+}
 CUDA_COPIES = 8  # of the set, to fill batches of 512
 GROWTH = (1, 10, 100)  # times the set
 # Figures that each round has, with their labels.
@@ -176,11 +182,11 @@ def opened(
     """A session of an engine, compiled in a temporary folder."""
     backend = engines.create(engine)
     backend.prepare()
-    suffix = "safetensors" if backend.source == "weights" else "pt"
+    source = EXPORTS[engine.export.source].format(**engine.export._asdict())
     widths = Batches(model.features, batch_size, engine.pad_to).widths()
     shapes = [engines.Shape(batch_size, model.features.bins, frames) for frames in widths]
     with tempfile.TemporaryDirectory() as folder:
-        backend.compile(model.folder / f"{engine.export}.{suffix}", shapes, Path(folder))
+        backend.compile(model.folder / source, shapes, Path(folder))
         session = backend.open(Path(folder), threads)
         try:
             yield session

@@ -53,4 +53,10 @@ rule bench:
         expand(rules.preprocess.output, **SELECTION),
         expand(rules.convert.output, **SELECTION),
         expand(rules.torchscript.output, **SELECTION, form=["static", "packed"]),
+        expand(
+            rules.onnx.output if engines.is_installed("onnx") else [],
+            **SELECTION,
+            form="static",
+            opset=17,
+        ),
         expand(rules.decode_eager.output, **SELECTION),

@@ -14,7 +14,7 @@ onnx = pytest.importorskip("onnx", reason="needs envs/onnxruntime.txt")
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs envs/onnxruntime.txt")
 openvino = pytest.importorskip("openvino", reason="needs envs/openvino.txt")
 from deepspeech2.engines.onnxruntime import session as onnxruntime_session  # noqa: E402
-from deepspeech2.model.onnx import export  # noqa: E402
+from deepspeech2.model.onnx_graph import export  # noqa: E402
 
 SHAPES = [Shape(3, 161, 200)]
 HAS_BF16 = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
@@ -139,6 +139,10 @@ def test_a_damaged_file_is_one_line(tmp_path, exported, name, damage):
         ("onnxruntime", {"device": "tpu:0"}, "serves the device cpu, not 'tpu:0'"),
         ("onnxruntime", {"options": {"graph_level": "most"}}, "graph_level 'most'"),
         ("openvino", {"form": "packed"}, "no form packed"),
+        (
+            *("onnxruntime", {"options": {"provider": "openvino"}, "form": "packed"}),
+            "provider openvino has no form packed",
+        ),
         ("openvino", {"precision": "int8"}, "fp32 or bf16"),
         ("openvino", {"device": "cuda:0"}, "serves the device cpu"),
         ("openvino", {"options": {"hint": "speed"}}, "hint 'speed'"),

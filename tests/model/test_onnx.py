@@ -22,7 +22,8 @@ from helpers import (
 
 onnx = pytest.importorskip("onnx", reason="needs envs/onnxruntime.txt")
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs envs/onnxruntime.txt")
-from deepspeech2.model.onnx import INPUTS, OUTPUTS, export  # noqa: E402  needs onnx
+from deepspeech2.model.onnx_graph import export  # noqa: E402  needs onnx
+from deepspeech2.model.tensors import INPUTS, OUTPUTS  # noqa: E402
 
 
 def session_of(proto):

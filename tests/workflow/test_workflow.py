@@ -40,10 +40,15 @@ def test_plans_need_nothing(project, preset):
     options = ["--configfile", f"config/{preset}"] if preset else []
     jobs = planned(project, *options)
     engines = len(jobs["single_stream"])
-    pairs = 2 if preset in ("ascend.yaml", "bench.yaml") else 1  # engines, models
-    assert engines == pairs and len(jobs["table"]) == 1
-    assert len(jobs["timing"]) == len(jobs["record"]) == 6 * engines and "dumpout_of" not in jobs
-    assert ("fetch_corpus" in jobs) == (preset not in (None, "config.yaml"))
+    sizes = 6
+    if preset == "engines.yaml":  # all that can run here
+        assert engines >= 7
+        sizes = 4
+    else:
+        assert engines == (2 if preset in ("ascend.yaml", "bench.yaml") else 1)  # engines, models
+    assert len(jobs["timing"]) == len(jobs["record"]) == sizes * engines
+    assert len(jobs["table"]) == 1 and "dumpout_of" not in jobs
+    assert ("fetch_corpus" in jobs) == (preset not in (None, "config.yaml", "engines.yaml"))
     assert "preprocess" in snakemake(project, "--list-rules", *options).stdout
     graph = snakemake(project, "--rulegraph", "mermaid-js", *options).stdout
     assert "preprocess" in graph and "timing" in graph
@@ -202,17 +207,17 @@ def test_commands_carry_what_their_rules_have(project):
     engine = {"backend": "torchscript", "python": sys.executable}
     models = {"tiny": {"checkpoint": "tiny.safetensors"}, "made": random, "far": address}
     options = configure(
-        project, run={**run, "engines": ["other", "cpu-bf16"]}, models=models,
+        project, run={**run, "engines": ["other", "cpu-bf16", "ort-fp32"]}, models=models,
         engines={"other": engine}, baseline="theirs",
         train={"name": "x", "datasets": ["own"], "dev": ["own"], "start": "tiny"},
     )  # fmt: skip
-    targets = ["all", "dumpout", "trn", "compare", "gate", "train", "bench"]
+    targets = ["all", "dumpout", "trn", "compare", "gate", "train", "bench", "export", "engines"]
     jobs = planned(project, *options, "-p", "--", *targets)
     jobs.update(planned(project, "-p", "--configfile", "config/an4.yaml", "--", "datasets"))
     texts = "".join(path.read_text() for path in (project / "workflow/rules").glob("*.smk"))
     rules = set(re.findall(r"^(?:use rule \w+ as|rule) (\w+)", texts, re.M))
-    targets = {"all", "datasets", "features", "dumpout", "trn", "train", "bench", "gate"}
-    assert set(jobs) == rules - targets
+    targets = {"all", "datasets", "features", "gate", *targets} - {"compare"}
+    assert set(jobs) == rules - targets - {"onnx_of_batch_size"}
 
 
 def configure(project, dataset=None, model=None, **more):
@@ -343,7 +348,7 @@ def test_stages_run_by_another_interpreter(project):
     snakemake(project, *options, "--", "results/own/tiny/cpu-fp32/bs1/compiled.json")
     # It was asked whether it can run, then it exported and compiled.
     used = (project / "used").read_text().splitlines()
-    assert [line.partition("=")[0] for line in used] == ["--require", "--weights", "--source"]
+    assert [line.partition("=")[0] for line in used] == ["--json", "--weights", "--source"]
     assert (project / "results/models/tiny/cpu-fp32/torchscript_static.json").exists()
 
 
@@ -373,6 +378,37 @@ def test_without_cuda_the_run_stops_before_any_work(project):
     (line,) = [line for line in text.splitlines() if "CUDA" in line]
     assert line.startswith("engines.cuda-fp16: backend torchscript cannot run: torch ")
     assert not (project / "results").exists() or not list((project / "results").glob("*/*/*"))
+
+
+def test_engines_that_cannot_run_are_left_out_where_that_is_asked_for(project):
+    """With a line each; the others are measured, those that start from ONNX, too."""
+    for package in ("onnxruntime", "openvino"):
+        pytest.importorskip(package, reason=f"needs envs/{package}.txt")
+    names = ["cpu-fp32", "ort-fp32", "ov-fp32", "elsewhere", "npu-packed", "tpu"]
+    run = {"datasets": ["own"], "models": ["tiny"], "engines": names, "batch_sizes": [2]}
+    own = {
+        "elsewhere": {"backend": "torchscript", "python": "/no/such/python"},
+        "tpu": {"backend": "onnxruntime", "device": "cuda:7"},
+    }
+    options = configure(project, run=run, engines=own)
+    text = fails(project, *options)
+    assert "engines.elsewhere: /no/such/python: No such file or directory" in text
+    options = configure(project, run={**run, "missing_engines": "leave_out"}, engines=own)
+    done = snakemake(project, "--cores", 1, *options, "--", "engines")
+    left = re.findall(r"left out: engines\.(\S+): (.*)", done.stderr)
+    assert {name for name, _ in left} == {"elsewhere", "npu-packed", "tpu"}
+    assert "No such file" in dict(left)["elsewhere"] and "no provider cuda" in dict(left)["tpu"]
+    with open(project / "results/table.tsv", newline="") as file:
+        rows = {row["engine"]: row for row in csv.DictReader(file, delimiter="\t")}
+    assert list(rows) == names[:3]
+    for row in rows.values():
+        assert row["identical_transcripts"] == row["utterances"] == "3"
+        assert float(row["largest_posterior_difference"]) <= 1e-6
+    index = json.loads((project / "results/own/tiny/ort-fp32/bs2/compiled.json").read_text())
+    assert index["versions"].keys() == {"onnxruntime"} and index["notes"] == {}
+    options = configure(project, run={**run, "engines": ["tpu"], "missing_engines": "leave_out"},
+                        engines=own)  # fmt: skip
+    assert "none of them can run here" in fails(project, "-n", *options)
 
 
 def test_accuracy_files_are_the_same_bytes_in_any_checkout(tmp_path):

@@ -63,7 +63,9 @@ def lacking(names):
             done = subprocess.run(
                 command, env={**os.environ, **place}, capture_output=True, text=True
             )
-            found = json.loads(done.stdout) if done.returncode == 0 else [_complaint(python, done)]
+            # Libraries may have spoken before.
+            said = done.stdout.splitlines()[-1:] or ["no answer"]
+            found = json.loads(said[0]) if done.returncode == 0 else [_complaint(python, done)]
         except (OSError, ValueError) as error:
             found = [f"{python}: {getattr(error, 'strerror', None) or error}"]
         for name, line in zip(group, found * (len(group) if len(found) == 1 else 1)):

@@ -9,7 +9,7 @@ from deepspeech2 import cli
 from deepspeech2.cli import Input, Output, log
 from deepspeech2.features.spectrogram import SYMMETRIC, Spectrogram
 from deepspeech2.files import read_sealed, replacing_folder, require_unaltered, write_json
-from deepspeech2.model.onnx import INPUTS, OUTPUTS
+from deepspeech2.model.tensors import INPUTS, OUTPUTS
 
 HOW = {
     "spectrograms": "features of the utterances, each followed by zeros up to the longest",

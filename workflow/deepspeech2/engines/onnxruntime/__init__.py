@@ -122,6 +122,10 @@ class Backend(engines.Backend):
                     f"{', '.join(_named(names))}); install {self._provider.package} alone in an "
                     "interpreter that engines.<name>.python names"
                 )
+            elif self.provider != "cpu":
+                from deepspeech2.engines.onnxruntime.session import probe
+
+                lacking += probe(self._way())
         return lacking
 
     @property
@@ -153,6 +157,12 @@ class Backend(engines.Backend):
             raise UserError(
                 f"backend onnxruntime: provider {self.provider} computes {' or '.join(precisions)},"
                 f" not {engine.precision!r}"
+            )
+
+        if self.provider == "openvino" and engine.form != "static":
+            raise UserError(
+                "backend onnxruntime: provider openvino has no form packed, whose lengths it does "
+                "not heed"
             )
 
     def prepare(self) -> None:

@@ -40,11 +40,11 @@ class Way(NamedTuple):
 
 
 def opened(
-    way: Way, path: Path, threads: int, profile: str | None = None
+    way: Way, path: Path | bytes, threads: int, profile: str | None = None
 ) -> onnxruntime.InferenceSession:
-    """ONNX Runtime's session of a file, by the provider that was asked for and, behind it, the CPU.
+    """ONNX Runtime's session of a file, or of its content, by the provider that was asked for.
 
-    With `profile`, the beginning of a file's name, it notes what it runs where.
+    The CPU stands behind it. With `profile`, how a file's name begins, it notes what it runs where.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
@@ -54,14 +54,17 @@ def opened(
     options.log_severity_level = ERRORS_ONLY
     if profile:
         options.enable_profiling, options.profile_file_prefix = True, profile
-    name = way.provider
+    # OpenVINO's provider has threads of its own.
+    own_threads = {"num_of_threads": str(threads)} if way.provider.startswith("OpenVINO") else {}
+    name, content = way.provider, path if isinstance(path, bytes) else str(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that a provider is missing: it is an error, below
-            providers = [(name, way.options)]
-            session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+            providers = [(name, {**way.options, **own_threads})]
+            session = onnxruntime.InferenceSession(content, options, providers=providers)
     except Exception as error:  # its errors have no class in common
-        raise UserError(f"{path}: ONNX Runtime cannot open it by {name} ({error})") from None
+        where = f"{path}: " if isinstance(path, Path) else ""
+        raise UserError(f"{where}ONNX Runtime cannot open it by {name} ({error})") from None
     if name not in session.get_providers():
         raise UserError(
             f"ONNX Runtime cannot use {name} and would take {', '.join(session.get_providers())} "
@@ -69,6 +72,20 @@ def opened(
         )
     session.disable_fallback()
     return session
+
+
+def probe(way: Way) -> list[str]:
+    """Why the provider cannot be had, a line at most, as a network of one node shows."""
+    from onnx import TensorProto, helper
+
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy")
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "probe", [x], [y])
+    model = helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)])
+    try:
+        opened(way, model.SerializeToString(), 1)
+    except UserError as error:
+        return [str(error)]
+    return []
 
 
 class Session(engines.Session):

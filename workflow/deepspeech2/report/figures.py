@@ -22,6 +22,7 @@ from deepspeech2.report import published as published_figures
 from deepspeech2.report.rows import is_scored, read_record
 from deepspeech2.report.style import COLOURS, PUBLISHED, SIZE, STYLE, save
 
+MOST_ABOVE_EACH_OTHER = 3  # panels; more stand in two columns
 MARKERS = "osv^Dx"  # of more engines than there are colours
 PHASES = {"assemble": "o", "upload": "^", "forward": "s", "download": "v"}
 
@@ -53,14 +54,20 @@ def series_of(records: list[dict]) -> list[Series]:
 
 def start(places: list[int], what: str, panels: int = 1):
     """A figure with axes over batch size; places on the axis are even, whatever the sizes."""
-    figure = Figure(figsize=(SIZE[0], SIZE[1] * (0.4 + 0.6 * panels)), layout="constrained")
-    all_axes = np.atleast_1d(figure.subplots(panels, 1, sharex=True))
-    for axes in all_axes:
+    columns = 1 if panels <= MOST_ABOVE_EACH_OTHER else 2
+    rows = -(-panels // columns)
+    figure = Figure(figsize=(SIZE[0], SIZE[1] * (0.4 + 0.6 * rows)), layout="constrained")
+    all_axes = figure.subplots(rows, columns, sharex=True, squeeze=False).ravel()
+    for number, axes in enumerate(all_axes):
         axes.set_xticks(range(len(places)), [str(size) for size in places])
         axes.set_xlim(-0.5, len(places) - 0.5)
-        axes.set_ylabel(what)
-    all_axes[-1].set_xlabel("batch size")
-    return figure, all_axes
+        if number % columns == 0:
+            axes.set_ylabel(what)
+        if number >= len(all_axes) - columns:
+            axes.set_xlabel("batch size")
+    for axes in all_axes[panels:]:
+        axes.set_axis_off()
+    return figure, all_axes[:panels]
 
 
 def legend(figure: Figure, axes, handles=None) -> None:
@@ -69,11 +76,12 @@ def legend(figure: Figure, axes, handles=None) -> None:
     figure.legend(handles=handles, loc="outside upper center", ncols=2)
 
 
-def logarithmic(axes) -> None:
+def logarithmic(axes, name: str = "y") -> None:
     """A logarithmic axis that is labelled 0.1, 1, 10, ..."""
-    axes.set_yscale("log")
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.set(**{f"{name}scale": "log"})
+    axis = getattr(axes, f"{name}axis")
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _rate(records, places, key: str, what: str, published=()) -> Figure:
@@ -215,7 +223,7 @@ def padding(records: list[dict], places: list[int], published: dict) -> Figure:
 
 def pareto(records: list[dict], places: list[int], published: dict) -> Figure:
     """WER with its 95 % interval against utterances per second, of each engine at its fastest batch
-    size. The line joins engines than which none is both faster and no less accurate.
+    size. Rings mark those than which none is both faster and no less accurate.
     """
     sets: dict[tuple, list[Series]] = {}
     for one in series_of([r for r in records if is_scored(r)]):
@@ -234,7 +242,9 @@ def pareto(records: list[dict], places: list[int], published: dict) -> Figure:
                 fmt=one.marker, capsize=2, elinewidth=0.8, markersize=5,
                 label=f"{one.name}, batch size {best['batch_size']}",
             )  # fmt: skip
-        axes.plot(*zip(*front(points)), ":", color=PUBLISHED, zorder=0)
+        axes.plot(
+            *zip(*front(points)), "o:", color=PUBLISHED, markersize=11, markerfacecolor="none"
+        )
         axes.set(xlabel="utterances/s", ylabel="WER, %", xlim=(0, None), ylim=(0, None))
         if len(sets) > 1:
             axes.set_title(" ".join(name), fontsize=9)
@@ -260,14 +270,19 @@ def single(records: list[dict], places: list[int], published: dict) -> Figure:
     everything = series_of(records)[::-1]
     height = SIZE[1] * max(0.5, 0.12 * len(everything))
     figure = Figure(figsize=(SIZE[0], height), layout="constrained")
-    axes = figure.subplots()
+    axes, bounds = figure.subplots(), []
     for place, one in enumerate(everything):
         times = one.records[0]["single_stream"]["end_to_end_batch_ms"]
         low, high = np.percentile(times, (50, 90))
+        bounds += [low, high]
         axes.plot([low, high], [place, place], color=one.colour, linewidth=2)
         axes.plot([low], [place], one.marker, color=one.colour)
     axes.set_yticks(range(len(everything)), [one.name for one in everything])
-    axes.set(xlabel="ms", xlim=(0, None), ylim=(-0.6, len(everything) - 0.4))
+    axes.set(xlabel="ms", ylim=(-0.6, len(everything) - 0.4))
+    if max(bounds) > 20 * min(bounds) > 0:  # over less it would have hardly a label
+        logarithmic(axes, "x")
+    else:
+        axes.set_xlim(left=0)
     return figure
 
 

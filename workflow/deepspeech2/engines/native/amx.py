@@ -30,9 +30,8 @@ class _Product:
         self.builder, self.rows, self.high = builder, rows, high
         self.width, self.args = width, args
         self.line = _number(VECTOR * width)  # bytes of a group's weights, and of a row's sums
-        at_once = (ACTIVATIONS - SUMS) // high
-        starts = range(0, width, at_once)
-        self.pieces = [range(start, min(start + at_once, width)) for start in starts]
+        most = (ACTIVATIONS - SUMS) // high  # vectors at once
+        self.pieces = [range(n, min(n + most, width)) for n in range(0, width, most)]
 
     def _do(self, name, *args):
         """An instruction; plain numbers are registers."""
@@ -103,12 +102,10 @@ class _Product:
                         down = builder.add(at, builder.mul(stride, _number(HEIGHT * m)))
                         self._move("tileloadd64", ACTIVATIONS + m, down, stride)
                     for n in pieces:
-                        right = builder.add(weights, number)
-                        right = builder.add(right, _number(VECTOR * n))
+                        right = builder.add(builder.add(weights, number), _number(VECTOR * n))
                         self._move("tileloadd64", WEIGHTS + n % 2, right, self.line)
                         for m in range(self.high):
-                            register, _ = totals[m, n]
-                            self._do("tdpbusd", register, ACTIVATIONS + m, WEIGHTS + n % 2)
+                            self._do("tdpbusd", totals[m, n][0], ACTIVATIONS + m, WEIGHTS + n % 2)
             for register, place in totals.values():
                 self._move("tilestored64", register, place, self.line)
         self._do("tilerelease")
@@ -120,8 +117,7 @@ def multiply(builder, rows, width, args):
     Whole blocks of groups come first, what is left of them in a pass of its own. Nothing is fetched
     ahead: it was not seen to be faster.
     """
-    groups = args[4]
-    zero = _number(0)
+    groups, zero = args[4], _number(0)
     whole, rest = builder.lshr(groups, _number(4)), builder.and_(groups, _number(HEIGHT - 1))
     some = builder.icmp_unsigned("!=", whole, zero)
     with builder.if_else(builder.icmp_unsigned(">", rows, _number(HEIGHT))) as branches:

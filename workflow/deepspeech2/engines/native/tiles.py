@@ -14,16 +14,9 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from deepspeech2.engines.native import amx
+from deepspeech2.engines.native import amx, layout
 from deepspeech2.engines.native.instructions import sequence, target_features
-from deepspeech2.engines.native.layout import (
-    AMX_ROWS,
-    LANES,
-    PANEL_VECTORS,
-    PER_LANE,
-    TILE_ROWS,
-    VECTOR,
-)
+from deepspeech2.engines.native.layout import LANES, PANEL_VECTORS, PER_LANE, TILE_ROWS, VECTOR
 from deepspeech2.engines.native.vectors import I32, I64, call, load
 
 
@@ -387,7 +380,7 @@ def _multiply_part(builder, dot, rows, starts, pieces, width, fetching, args):
 
 def rows_of(chosen, width):
     """How many rows a tile of `width` vectors takes at most, computed by a sequence."""
-    return AMX_ROWS if chosen.dot == AMX else TILE_ROWS[width][-1]
+    return layout.AMX_ROWS if chosen.dot == AMX else TILE_ROWS[width][-1]
 
 
 @intrinsic(prefer_literal=True)
@@ -444,8 +437,7 @@ def tile(typing, rows, width, like, out, a, stride, weights, groups, segments, s
             with then:
                 amx.multiply(builder, args[0], vectors, args[3:])
             with otherwise:
-                few = [count for count in TILE_ROWS[vectors] if count < amx.LEAST_ROWS]
-                choose(few[::-1])
+                choose([n for n in TILE_ROWS[vectors][::-1] if n < amx.LEAST_ROWS])
         return context.get_dummy_value()
 
     return types.void(types.intp, width, like, *[types.intp] * 7, upcoming), codegen

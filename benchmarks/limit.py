@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from deepspeech2.engines.native import instructions, kernels, layout, packing, tiles
 from deepspeech2.engines.native.instructions import sequence as sequence
-from deepspeech2.engines.native.layout import PANEL_VECTORS, ROWS  # numba knows their values
+from deepspeech2.engines.native.layout import PANEL_VECTORS  # numba knows its value
 from deepspeech2.model.architecture import CHANNELS, GATES, KERNELS, PADDINGS, STRIDES, Architecture
 from numba import njit
 
@@ -86,39 +86,40 @@ def _quantised(dynamic: bool, m: int, k: int, n: int) -> Callable:
 
 
 @njit(nogil=True)
-def _columns(first, last, a, offsets, weights, groups, sums):
+def _columns(first, last, rows, a, weights, groups, sums):
     """Some panels of a product, with the kernel of the backend native, block by block of rows."""
-    rows, size = len(offsets), groups * 4 * layout.PANEL
+    size, most = groups * 4 * layout.PANEL, tiles.most_rows(PANEL_VECTORS, a)
     for start in range(0, rows, 192):
         for number in range(first, last):
-            for row in range(start, min(start + 192, rows), ROWS):
+            for row in range(start, min(start + 192, rows), most):
                 kernels.multiply_panel(
-                    min(ROWS, rows - row), a, sums.ctypes.data, a.ctypes.data,
-                    offsets.ctypes.data + 8 * row, weights.ctypes.data + number * size,
-                    groups, weights.ctypes.data + (number + 1) * size,
+                    min(most, rows - row), a, sums.ctypes.data,
+                    a.ctypes.data + 4 * groups * row, 4 * groups,
+                    weights.ctypes.data + number * size, groups,
+                    weights.ctypes.data + (number + 1) * size,
                 )  # fmt: skip
 
 
 def _numbers(precision: str, count: int) -> np.ndarray:
     """Random ones: products of zeros take less power, and might be faster."""
     if precision == "int8":
-        return np.random.default_rng(0).integers(0, 128, count, layout.TYPES[precision])
+        values = np.random.default_rng(0).integers(0, 128, count, layout.TYPES[precision])
+        return layout.aligned(values)
     values = np.random.default_rng(0).standard_normal(count, np.float32)
-    return packing.to_bf16(values) if precision == "bf16" else values
+    return layout.aligned(packing.to_bf16(values) if precision == "bf16" else values)
 
 
 def _native(precision: str, m: int, k: int, n: int) -> Callable:
     """The product by the kernel of the backend native, columns split among the threads."""
     groups = k // layout.PER_LANE[precision]
     a, weights = _numbers(precision, m * k), _numbers(precision, n * k)
-    offsets = np.arange(m) * (groups * 4)
     threads, panels = torch.get_num_threads(), n // layout.PANEL
     pool = ThreadPoolExecutor(threads)
 
     def columns(number: int) -> None:
-        sums = np.zeros(layout.SUMS, np.int32)
+        sums = layout.empty(np.int32, layout.SUMS)
         part = panels * number // threads, panels * (number + 1) // threads
-        _columns(*part, a, offsets, weights, groups, sums)
+        _columns(*part, m, a, weights, groups, sums)
 
     return lambda: list(pool.map(columns, range(threads)))
 
@@ -126,23 +127,23 @@ def _native(precision: str, m: int, k: int, n: int) -> Callable:
 GROUPS, REPEATS = 64, 20_000  # of an operand that stays in the first cache, with its panel
 
 
-def _in_cache(precision: str) -> Callable[[], float]:
+def _in_cache(precision: str, rows: int) -> Callable[[], float]:
     """Measures the seconds of REPEATS products, by the tile as it is now: one thread's share."""
-    like = _numbers(precision, ROWS * GROUPS * layout.PER_LANE[precision])
+    like = _numbers(precision, rows * GROUPS * layout.PER_LANE[precision])
     weights = _numbers(precision, layout.PANEL * GROUPS * layout.PER_LANE[precision])
-    sums, offsets = np.zeros(layout.SUMS, np.int32), np.arange(ROWS) * GROUPS * 4
+    sums = layout.empty(np.int32, layout.SUMS)
 
     @njit(nogil=True)
-    def multiply(like, out, a, offsets, weights):  # as in kernels: a tile's stack is a function's
-        tiles.tile(ROWS, PANEL_VECTORS, like, out, a, offsets, weights, GROUPS, 1, 0, 0)
+    def multiply(like, out, a, weights):  # as in kernels: a tile's stack is a function's
+        tiles.tile(rows, PANEL_VECTORS, like, out, a, 4 * GROUPS, weights, GROUPS, 1, 0, 0)
 
     @njit(nogil=True)
-    def run(like, out, a, offsets, weights, repeats):
+    def run(like, out, a, weights, repeats):
         for _ in range(repeats):
-            multiply(like, out, a, offsets, weights)
+            multiply(like, out, a, weights)
 
     def measure() -> float:
-        places = [x.ctypes.data for x in (sums, like, offsets, weights)]
+        places = [x.ctypes.data for x in (sums, like, weights)]
         start = time.perf_counter()
         run(like, *places, REPEATS)
         return time.perf_counter() - start
@@ -153,10 +154,10 @@ def _in_cache(precision: str) -> Callable[[], float]:
 
 def sequence_peak(precision: str, chosen: instructions.Sequence, threads: int) -> float:
     """Operations per second of a sequence's tile with all that it reads in the first cache."""
-    usual = tiles.sequence
+    usual, rows = tiles.sequence, tiles.rows_of(chosen, PANEL_VECTORS)
     tiles.sequence = lambda _: chosen
     try:
-        measures = [_in_cache(precision) for _ in range(threads)]
+        measures = [_in_cache(precision, rows) for _ in range(threads)]
     finally:
         tiles.sequence = usual
     together = threading.Barrier(threads)
@@ -167,7 +168,7 @@ def sequence_peak(precision: str, chosen: instructions.Sequence, threads: int) -
 
     with ThreadPoolExecutor(threads) as pool:
         seconds = max(pool.map(least, measures))
-    products = ROWS * layout.PANEL * GROUPS * layout.PER_LANE[precision]
+    products = rows * layout.PANEL * GROUPS * layout.PER_LANE[precision]
     return threads * 2 * products * REPEATS / seconds
 
 

@@ -13,7 +13,15 @@ from conftest import ROOT
 from deepspeech2 import engines
 from deepspeech2.cli import UserError
 from deepspeech2.engines import Engine
-from deepspeech2.engines.native import instructions, kernels, layout, packing, session, vectors
+from deepspeech2.engines.native import (
+    instructions,
+    kernels,
+    layout,
+    packing,
+    session,
+    tiles,
+    vectors,
+)
 from deepspeech2.model.architecture import Architecture
 from helpers import LABELS, run_stage, stages_to_features, tiny_description, write_safetensors
 from networks import ARCHITECTURES, batch, make, run, valid
@@ -94,11 +102,15 @@ def test_what_a_session_returned_stays(tmp_path):
 
 
 @pytest.mark.parametrize("precision", TOLERANCES)
-@pytest.mark.parametrize("rows", range(1, layout.ROWS + 1))
-def test_a_tile_is_a_product(precision, rows):
+@pytest.mark.parametrize("rows", [*range(1, layout.ROWS + 1), 7, 15, 16, 17, 31, 32])
+@pytest.mark.parametrize("inputs", [16, 64, 144])
+def test_a_tile_is_a_product(precision, rows, inputs):
     """Against float64 (int8: exactly), with the extreme values of each type."""
+    chosen = instructions.sequence(precision)
+    if rows > tiles.rows_of(chosen, layout.PANEL_VECTORS):
+        pytest.skip(f"{chosen.name} takes fewer rows: AMX alone takes so many")
     random = np.random.default_rng(rows)
-    inputs, columns, dtype = 64, layout.PANEL, layout.TYPES[precision]
+    columns, dtype = layout.PANEL, layout.TYPES[precision]
     if precision == "int8":
         a = random.integers(0, 256, (rows, inputs))
         w = random.integers(-128, 128, (columns, inputs))
@@ -115,9 +127,8 @@ def test_a_tile_is_a_product(precision, rows):
     out = np.zeros(layout.SUMS, np.int32 if precision == "int8" else np.float32)
     packed = packing.interleave(stored_w, precision, layout.PANEL_VECTORS)
     flat = np.ascontiguousarray(stored_a, dtype).reshape(-1)
-    offsets = np.arange(rows) * inputs * flat.itemsize
     kernels.multiply_panel(
-        rows, flat, out.ctypes.data, flat.ctypes.data, offsets.ctypes.data, packed.ctypes.data,
+        rows, flat, out.ctypes.data, flat.ctypes.data, inputs * flat.itemsize, packed.ctypes.data,
         inputs * flat.itemsize // 4, packed.ctypes.data,
     )  # fmt: skip
     a = a - instructions.sequence(precision).offset
@@ -129,8 +140,11 @@ def test_a_tile_is_a_product(precision, rows):
 
 
 AVX2 = "+avx2,+fma"
+AVX512 = f"{AVX2},+avx512f,+avx512bw,+avx512dq,+avx512vl"
 CPUS = {  # by the instruction sets of SEQUENCES that such a CPU has
-    "AVX-512": ("haswell", f"{AVX2},+avx512f,+avx512bw,+avx512dq,+avx512vl"),
+    "AMX": ("haswell", f"{AVX512},+avx512vnni,+amx-tile,+amx-int8"),
+    "AVX-512 VNNI": ("haswell", f"{AVX512},+avx512vnni"),
+    "AVX-512": ("haswell", AVX512),
     "AVX-VNNI": ("haswell", f"{AVX2},+avxvnni"),
     "AVX2": ("haswell", AVX2),
     "plain": ("x86-64", "+sse2"),
@@ -147,30 +161,34 @@ if platform.machine() == "aarch64":
 PRODUCTS = """
 import hashlib, sys
 import numpy as np
-from deepspeech2.engines.native import instructions, kernels, layout
+from deepspeech2.engines.native import instructions, kernels, layout, tiles
 random, total = np.random.default_rng(0), hashlib.sha256()
 for precision, dtype in layout.TYPES.items():
+    sizes = 37 * 80, 80 * 4 * 64
     if precision == "int8":
-        a, w = random.integers(0, 256, 6 * 64), random.integers(0, 256, 64 * 4 * 64)
-        a[:64], w[:128] = 255, 128
+        a, w = (random.integers(0, 256, n) for n in sizes)
+        a[:80], w[:128] = 255, 128
     elif precision == "bf16":
-        floats = (random.standard_normal(n).astype("f4") for n in (6 * 64, 64 * 4 * 64))
+        floats = (random.standard_normal(n).astype("f4") for n in sizes)
         a, w = (x.view("u4") >> 16 for x in floats)
     else:
-        a, w = (random.standard_normal(n) for n in (6 * 64, 64 * 4 * 64))
+        a, w = (random.standard_normal(n) for n in sizes)
     a, w = a.astype(dtype), w.astype(dtype)
-    lost = w[: 64 * 64].view("i1").reshape(16, 64, -1).sum((0, 2), dtype="i4")
-    lost *= instructions.sequence(precision).offset
-    for rows in range(1, 7):
-        out = np.zeros(layout.SUMS, np.int32 if precision == "int8" else np.float32)
-        offsets = np.arange(rows) * 64 * a.itemsize
-        kernels.multiply_panel(
-            rows, a, out.ctypes.data, a.ctypes.data, offsets.ctypes.data, w.ctypes.data,
-            64 * a.itemsize // 4, w.ctypes.data,
-        )
-        if precision == "int8":
-            out[: rows * 64].reshape(rows, 64)[:] += lost
-        total.update(out.tobytes())
+    lost = w[: 80 * 64].view("i1").reshape(20, 64, -1).sum((0, 2), dtype="i4")
+    chosen, stride = instructions.sequence(precision), 80 * a.itemsize
+    most = tiles.rows_of(chosen, layout.PANEL_VECTORS)
+    for rows in (*range(1, 7), 16, 20, 37):
+        for row in range(0, rows, most):
+            count = min(most, rows - row)
+            out = np.zeros(layout.SUMS, np.int32 if precision == "int8" else np.float32)
+            kernels.multiply_panel(
+                count, a, out.ctypes.data, a.ctypes.data + row * stride, stride, w.ctypes.data,
+                stride // 4, w.ctypes.data,
+            )
+            out = out[: count * 64].reshape(count, 64)
+            if precision == "int8":
+                out += lost * chosen.offset
+            total.update(out.tobytes())
 names = [instructions.sequence(precision).name for precision in layout.TYPES]
 print(total.hexdigest(), *names, sep="\\n")
 """
@@ -208,11 +226,19 @@ def run_for(cpu, code, place, *arguments):
 def test_every_instruction_set_makes_the_same_bits(tmp_path, cpu):
     needed = {name[1:] for name in CPUS[cpu][1].split(",")}
     if not needed <= instructions.features():
-        pytest.skip(f"this CPU lacks {', '.join(sorted(needed - instructions.features()))}")
+        missing = ", ".join(sorted(needed - instructions.features()))
+        pytest.skip(f"this CPU lacks {missing}, or Linux does not let a process use it")
     ours, *_ = run_for(None, PRODUCTS, tmp_path)
     theirs, *names = run_for(cpu, PRODUCTS, tmp_path)
     assert cpu in names
     assert theirs == ours
+
+
+def test_amx_is_used_where_linux_lets_it(monkeypatch):
+    monkeypatch.setattr(instructions, "_listed", lambda: "+amx-tile,+amx-int8,+avx512vnni")
+    for granted, name in ((True, "AMX"), (False, "AVX-512 VNNI")):
+        monkeypatch.setattr(instructions, "_may_use_tiles", lambda granted=granted: granted)
+        assert instructions.sequence("int8").name == name
 
 
 @pytest.mark.skipif(

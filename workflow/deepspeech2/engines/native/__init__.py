@@ -87,12 +87,13 @@ class Backend(engines.Backend):
     def open(self, folder: Path, threads: int) -> engines.Session:
         import safetensors
 
-        from deepspeech2.engines.native.session import TYPES, Session
+        from deepspeech2.engines.native.layout import TYPES, aligned
+        from deepspeech2.engines.native.session import Session
         from deepspeech2.model import checkpoint
         from deepspeech2.model.architecture import Architecture
 
         with safetensors.safe_open(folder / ARTEFACT, framework="numpy") as file:
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            arrays = {name: aligned(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
             description = checkpoint.description_of(file.metadata())
         architecture = Architecture(**description["architecture"])
         return Session(arrays, architecture, TYPES[self.engine.precision], threads)

@@ -6,7 +6,8 @@ import numpy as np
 
 from deepspeech2.engines.native import kernels, layout
 from deepspeech2.engines.native.kernels import inlined, jit, magnitude, store
-from deepspeech2.engines.native.layout import CHANNELS, CONV_ROWS, CONV_STEP, CONV_VECTORS
+from deepspeech2.engines.native.layout import CHANNELS, CONV_STEP, CONV_VECTORS
+from deepspeech2.engines.native.tiles import most_rows
 from deepspeech2.engines.native.vectors import affine
 
 BINS, FRAMES = 0, 1  # of the pairs of a Geometry
@@ -35,17 +36,17 @@ def _convolve(
     for h in range(bins):
         plane[h, :filled] = 0
         step = store(x[h, :used], plane[h, start : start + used], 0, extent)
-    offsets = np.arange(CONV_ROWS) * (move * size)
+    most = most_rows(CONV_VECTORS, plane)
     for f in range(bins_out):
         lowest = f * geometry.stride[BINS] - geometry.padding[BINS]
         first, last = max(0, -lowest), min(geometry.kernel[BINS], bins - lowest)
         zero = layer.zero[last] - layer.zero[first]
-        for t in range(begin, end, CONV_ROWS):
-            rows = min(CONV_ROWS, end - t)
+        for t in range(begin, end, most):
+            rows = min(most, end - t)
             kernels.multiply_channels(
                 rows, plane, sums.ctypes.data,
                 plane.ctypes.data + ((lowest + first) * width + t * move) * size,
-                offsets.ctypes.data, layer.weights.ctypes.data + first * groups * 4 * CHANNELS,
+                move * size, layer.weights.ctypes.data + first * groups * 4 * CHANNELS,
                 groups, last - first, width * size,
             )  # fmt: skip
             for m in range(rows):
@@ -57,23 +58,22 @@ def _convolve(
 
 
 @jit
-def convolve_first(b, begin, end, batch, layer, plane, between, spent):
+def convolve_first(b, begin, end, batch, layer, plane, sums, between, spent):
     """The first convolution of utterance b, its output's frames from begin to end.
 
-    `plane` (bins, Geometry.width) is work space, between (bins, frames * CHANNELS) float32 the
-    output. `spent` is as for kernels.lap.
+    `plane` (bins, Geometry.width) and `sums` (SUMS,) are work space, between (bins, frames *
+    CHANNELS) float32 the output. `spent` is as for kernels.lap.
     """
     since = kernels.started(spent)
     _convolve(
         layout.GEOMETRY_1, batch.spectrograms[b, 0], batch.lengths[b], batch.frames[b], begin, end,
-        layer, plane, np.empty(layout.SUMS, layer.zero.dtype),
-        between, len(between), between.shape[1], CHANNELS,
+        layer, plane, sums, between, len(between), between.shape[1], CHANNELS,
     )  # fmt: skip
     kernels.lap(spent, kernels.CONVOLUTIONS, since)
 
 
 @jit
-def convolve_second(b, begin, end, batch, layer, plane, between, output, spent):
+def convolve_second(b, begin, end, batch, layer, plane, sums, between, output, spent):
     """The second one: batch.first_input, and batch.input_scale.
 
     `output` (frames, bins * CHANNELS) float32 is work space.
@@ -82,8 +82,7 @@ def convolve_second(b, begin, end, batch, layer, plane, between, output, spent):
     frames, start = batch.frames[b], batch.starts[b]
     _convolve(
         layout.GEOMETRY_2, between, frames, frames, begin, end,
-        layer, plane, np.empty(layout.SUMS, layer.zero.dtype),
-        output, output.shape[1] // CHANNELS, CHANNELS, output.shape[1],
+        layer, plane, sums, output, output.shape[1] // CHANNELS, CHANNELS, output.shape[1],
     )  # fmt: skip
     for t in range(begin, end):
         stored = batch.first_input[start + t]

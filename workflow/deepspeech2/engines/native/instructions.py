@@ -23,6 +23,7 @@ class Sequence(NamedTuple):
     the precision faster than fp32. `offset` is taken from the activations of a product, which
     then lacks that times the sum of the weights (packing.unpack adds it). CPUs with the feature
     `slow_with` have the instruction, but compute it more slowly than the sequences that follow.
+    AMX has registers of its own: `bits`, `rows` and `columns` are those for its few rows (amx.py).
     """
 
     name: str
@@ -45,6 +46,7 @@ FAST_BF16 = "a fast avx512bf16 (AMD's)"
 # way, whereas BFMLALT and BFMLALB are two FMAs. SMMLA would need weights in another order.
 SEQUENCES = {
     "int8": (
+        Sequence("AMX", ("amx-tile", "amx-int8", "avx512vnni"), "tdpbusd", 512, 6, 64),
         Sequence("AVX-512 VNNI", ("avx512vnni",), "vpdpbusd", 512, 6, 64),
         Sequence("AVX-VNNI", ("avx2", "avxvnni"), "vpdpbusd", 256, 6, 16),
         Sequence("AVX-512", ("avx512bw",), "vpmaddwd", 512, 6, 32),
@@ -76,6 +78,8 @@ HWCAPS = {
     "neon": (AT_HWCAP, 1), "dotprod": (AT_HWCAP, 20), "i8mm": (AT_HWCAP2, 13),
     "bf16": (AT_HWCAP2, 14),
 }  # fmt: skip
+# Linux's arch_prctl on x86-64, and what asks it for the registers of AMX.
+ARCH_PRCTL, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA = 158, 0x1023, 18
 
 
 def _listed() -> str:
@@ -84,9 +88,18 @@ def _listed() -> str:
     return get_host_cpu_features() if told is None else told
 
 
+def _may_use_tiles() -> bool:
+    """Whether Linux lets this process use the registers of AMX, which it is asked for."""
+    if sys.platform != "linux" or platform.machine() != "x86_64":
+        return False
+    return ctypes.CDLL(None).syscall(ARCH_PRCTL, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0
+
+
 def features() -> set[str]:
-    """The CPU's, in LLVM's names."""
+    """Those of the CPU that this process may use, in LLVM's names."""
     found = {name[1:] for name in _listed().split(",") if name.startswith("+")}
+    if "amx-tile" in found and not _may_use_tiles():
+        found.remove("amx-tile")
     on_arm = sys.platform == "linux" and platform.machine() == "aarch64"
     if on_arm and numba.config.CPU_FEATURES is None:
         told = ctypes.CDLL(None).getauxval

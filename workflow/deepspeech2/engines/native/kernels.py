@@ -119,12 +119,12 @@ def _store_as(values, out, zero, extent):
 
 
 @jit
-def multiply_panel(rows, like, out, a, offsets, weights, groups, upcoming):
-    """A tile of 1 to ROWS rows with a panel of weights; the rest as for `tile`."""
-    tile(rows, PANEL_VECTORS, like, out, a, offsets, weights, groups, 1, 0, upcoming)
+def multiply_panel(rows, like, out, a, stride, weights, groups, upcoming):
+    """A tile of 1 to tiles.most_rows rows with a panel of weights; the rest as for `tile`."""
+    tile(rows, PANEL_VECTORS, like, out, a, stride, weights, groups, 1, 0, upcoming)
 
 
 @jit
-def multiply_channels(rows, like, out, a, offsets, weights, groups, segments, step):
-    """A tile of 1 to CONV_ROWS rows with all channels; the rest as for `tile`."""
-    tile(rows, CONV_VECTORS, like, out, a, offsets, weights, groups, segments, step, 0)
+def multiply_channels(rows, like, out, a, stride, weights, groups, segments, step):
+    """A tile of 1 to tiles.most_rows rows with all channels; the rest as for `tile`."""
+    tile(rows, CONV_VECTORS, like, out, a, stride, weights, groups, segments, step, 0)

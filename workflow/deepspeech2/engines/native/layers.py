@@ -10,28 +10,22 @@ import numpy as np
 
 from deepspeech2.engines.native import kernels, layout
 from deepspeech2.engines.native.kernels import inlined, jit, lap, magnitude, store
-from deepspeech2.engines.native.layout import LANES, PANEL, PANEL_VECTORS, ROWS, VECTOR, ZERO_POINT
-from deepspeech2.engines.native.tiles import fetch
+from deepspeech2.engines.native.layout import LANES, PANEL, PANEL_VECTORS, VECTOR, ZERO_POINT
+from deepspeech2.engines.native.tiles import fetch, most_rows
 from deepspeech2.engines.native.vectors import advance, affine, exponential
 
 
 @jit
-def run_direction(cell, backward, members, batch, x, of_input, of_state, gates, spent):
+def run_direction(cell, backward, members, batch, x, of_input, of_state, space, spent):
     """One direction (0 or 1) of a recurrent layer: batch.outputs[backward] of `members`.
 
     `members` are in order of length, longest first; `cell` is of layout.CELLS; x (R, K) with
-    batch.input_scale is the input; `gates` is work space, as in LayerSpace.
+    batch.input_scale is the input; `space` is a layout.LayerSpace.
     """
-    count, out = len(members), batch.outputs[backward]
-    units = out.shape[1]
-    space = layout.LayerSpace(
-        gates, np.empty(gates.shape[1], np.int64), np.empty(layout.CHUNK, np.int64),
-        np.empty((count, units), x.dtype), np.empty(count, np.float32),
-        np.zeros((units // LANES, count, LANES), np.float32),
-        np.empty(layout.SUMS, of_state.zero.dtype), np.empty(ROWS, np.int64),
-    )  # fmt: skip
-    silence = np.zeros(units, np.float32)
-    for i in range(count):
+    out = batch.outputs[backward]
+    silence = np.zeros(out.shape[1], np.float32)
+    space.memory[:] = 0
+    for i in range(len(members)):
         space.state_scale[i] = store(silence, space.state[i], ZERO_POINT, np.float32(0))
     begin = 0
     while begin < batch.frames[members[0]]:
@@ -64,16 +58,17 @@ def _plan(backward, begin, members, batch, space):
 
 
 @inlined
-def _multiply(rows, a, layer, p, tile, space):
-    """space.sums of so many rows of a (..., K), at space.offsets in it, with panel p.
+def _multiply(first, last, a, layer, p, tile, space):
+    """space.sums of some rows of a (..., K) with panel p.
 
     Of the next panel, which comes from the third cache, each tile fetches a part.
     """
-    groups = a.shape[1] * a.itemsize // 4
-    weights, panel = layer.weights.ctypes.data, groups * PANEL_VECTORS * VECTOR
+    stride = a.shape[1] * a.itemsize
+    weights, panel = layer.weights.ctypes.data, layer.weights.nbytes // len(space.gates)
+    groups = panel // (PANEL_VECTORS * VECTOR)
     upcoming = weights + (p + 1) % len(space.gates) * panel + tile * groups * VECTOR
     kernels.multiply_panel(
-        rows, a, space.sums.ctypes.data, a.ctypes.data, space.offsets.ctypes.data,
+        last - first, a, space.sums.ctypes.data, a.ctypes.data + first * stride, stride,
         weights + p * panel, groups, upcoming,
     )  # fmt: skip
 
@@ -82,14 +77,16 @@ def _multiply(rows, a, layer, p, tile, space):
 def _multiply_input(rows, x, x_scale, layer, space, spent):
     """Writes space.gates of the planned rows: the input's share of the gates, with the biases."""
     since = kernels.started(spent)
-    tiles = (rows + ROWS - 1) // ROWS
+    for q in range(rows):
+        for k in range(x.shape[1]):
+            space.gathered[q, k] = x[space.rows[q], k]
+    most = most_rows(PANEL_VECTORS, x)
+    tiles = (rows + most - 1) // most
     for p in range(len(space.gates)):
         base = 4 * p * PANEL
         for tile in range(tiles):
             first, last = rows * tile // tiles, rows * (tile + 1) // tiles
-            for q in range(first, last):
-                space.offsets[q - first] = space.rows[q] * x.shape[1] * x.itemsize
-            _multiply(last - first, x, layer, p, tile, space)
+            _multiply(first, last, space.gathered, layer, p, tile, space)
             since = lap(spent, kernels.INPUT_PRODUCTS, since)
             for q in range(first, last):
                 affine(
@@ -105,20 +102,19 @@ def _multiply_input(rows, x, x_scale, layer, space, spent):
 def _recur(cell, backward, begin, steps, silence, out, layer, space, spent):
     """The planned steps, of which `begin` is the first: writes their rows of out (R, units)."""
     since = kernels.started(spent)
-    state, done = space.state, 0
+    state, done, most = space.state, 0, most_rows(PANEL_VECTORS, space.state)
     for step in range(begin, begin + steps):
         active = space.active[step - begin]
-        tiles = (active + ROWS - 1) // ROWS
+        tiles = (active + most - 1) // most
         for p in range(len(space.gates)):
             base, unit = 4 * p * PANEL, 4 * p * LANES
             for tile in range(tiles):
                 first, last = active * tile // tiles, active * (tile + 1) // tiles
                 for i in range(first, last):
-                    space.offsets[i - first] = i * state.shape[1] * state.itemsize
                     fetch(space.gates[p, done + i].ctypes.data, PANEL_VECTORS, 0)
                     fetch(space.memory[p, i].ctypes.data, 1, 1)
                     fetch(out[space.rows[done + i]].ctypes.data + unit, 1, 1)
-                _multiply(last - first, state, layer, p, tile, space)
+                _multiply(first, last, state, layer, p, tile, space)
                 since = lap(spent, kernels.RECURRENT_PRODUCTS, since)
                 for i in range(first, last):
                     row = space.rows[done + i]
@@ -186,7 +182,6 @@ def classify(members, batch, head, spent):
     values = np.empty((layout.CONV_ROWS, units), np.float32)
     sums = np.empty((layout.CONV_ROWS, layout.CHANNELS), np.float32)
     logits = np.empty((layout.CONV_ROWS, padded), np.float32)
-    offsets = np.arange(layout.CONV_ROWS) * (4 * units)
     for b in members:
         for begin in range(0, batch.frames[b], layout.CONV_ROWS):
             rows = min(layout.CONV_ROWS, batch.frames[b] - begin)
@@ -194,7 +189,7 @@ def classify(members, batch, head, spent):
                 _sum_directions(batch.outputs, batch.starts[b] + begin + m, values[m])
             for base in range(0, padded, layout.CHANNELS):
                 kernels.multiply_channels(
-                    rows, values, sums.ctypes.data, values.ctypes.data, offsets.ctypes.data,
+                    rows, values, sums.ctypes.data, values.ctypes.data, 4 * units,
                     head.weights.ctypes.data + 4 * units * base, units, 1, 0,
                 )  # fmt: skip
                 for m in range(rows):

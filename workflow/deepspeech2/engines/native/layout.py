@@ -7,7 +7,7 @@ N is the number of outputs of a layer and K of its inputs, filled up to whole ve
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -37,16 +37,33 @@ TILE_ROWS = {
     PANEL_VECTORS: range(1, ROWS + 1),
     CONV_VECTORS: range(CONV_STEP, CONV_ROWS + 1, CONV_STEP),
 }
-SUMS = max(ROWS * PANEL, CONV_ROWS * CHANNELS)  # numbers in the largest tile
+AMX_ROWS = 32  # of any tile, where AMX computes it
+SUMS = AMX_ROWS * PANEL  # numbers in the largest tile
 CHUNK = 64  # rows of a layer's input product that are computed ahead of the recurrent steps
 
 assert VECTOR == 64  # a cache line: for each vector that it reads, a tile fetches one
 assert CHANNELS % LANES == CONV_ROWS % CONV_STEP == 0
+assert max(ROWS, CONV_ROWS) <= AMX_ROWS and CHANNELS <= PANEL
 
 
 def round_up(number: int, multiple: int) -> int:
     """The least multiple that is no less than `number`."""
     return -(-number // multiple) * multiple
+
+
+def empty(dtype: Any, *shape: int) -> np.ndarray:
+    """An array that begins with a cache line: a vector in two of them takes twice the time."""
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    memory = np.empty(size + VECTOR, np.uint8)
+    start = -memory.ctypes.data % VECTOR
+    return memory[start : start + size].view(dtype).reshape(shape)
+
+
+def aligned(array: np.ndarray) -> np.ndarray:
+    """A copy that is `empty`'s."""
+    made = empty(array.dtype, *array.shape)
+    made[:] = array
+    return made
 
 
 class Geometry(NamedTuple):
@@ -118,6 +135,7 @@ class Batch(NamedTuple):
 class LayerSpace(NamedTuple):
     """Work space for one direction of a recurrent layer over M utterances, in P panels.
 
+    Rows of stored activations are filled up to whole cache lines, with what is left from before.
     Numbers that are read and written together lie together: rows 4 KiB apart would share a few
     places of the cache.
     """
@@ -125,8 +143,8 @@ class LayerSpace(NamedTuple):
     gates: np.ndarray  # (P, CHUNK + M, PANEL) float32: the input's share, for some steps
     rows: np.ndarray  # (CHUNK + M,) int64: the rows that these gates are for
     active: np.ndarray  # (CHUNK,) int64: how many utterances each of these steps has
+    gathered: np.ndarray  # (CHUNK + M, K) stored activations: the input of these rows
     state: np.ndarray  # (M, units) stored activations: the output of the step before
     state_scale: np.ndarray  # (M,) float32
     memory: np.ndarray  # (P, M, LANES) float32: an LSTM's cells
     sums: np.ndarray  # (SUMS,)
-    offsets: np.ndarray  # (ROWS,) int64: bytes to the rows of a tile

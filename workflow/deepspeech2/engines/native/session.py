@@ -14,7 +14,6 @@ import numpy as np
 from deepspeech2 import engines
 from deepspeech2.engines.native import convolutions, kernels, layers, layout, packing
 from deepspeech2.engines.native.instructions import sequence
-from deepspeech2.engines.native.layout import TYPES as TYPES
 from deepspeech2.model.architecture import CHANNELS, Architecture, output_frames
 
 # From so many on, each thread computes its own utterances alone, and none waits for others.
@@ -43,12 +42,16 @@ class Workspace:
         size = int(np.prod(shape))
         buffer = self._buffers.get(name)
         if buffer is None or len(buffer) < size:
-            buffer = self._buffers[name] = np.empty(size, dtype)
+            buffer = self._buffers[name] = layout.empty(dtype, size)
         return buffer[:size].reshape(shape)
+
+    def sums(self, layer: layout.Weights) -> np.ndarray:
+        """Those of a tile: (layout.SUMS,)."""
+        return self.array(f"sums of {layer.zero.dtype}", layer.zero.dtype, layout.SUMS)
 
 
 class Session(engines.Session):
-    """The kernels with the arrays of packing.pack; `dtype` is of TYPES."""
+    """The kernels with the arrays of packing.pack; `dtype` is of layout.TYPES."""
 
     def __init__(self, arrays, architecture: Architecture, dtype: Any, threads: int):
         self._architecture, self._dtype, self._threads = architecture, dtype, threads
@@ -171,23 +174,37 @@ class Session(engines.Session):
         layer, frames = self._weights["conv.0"], between.shape[1] // CHANNELS
         size = self._architecture.bins, layout.GEOMETRY_1.width(frames)
         plane = space.array("plane_1", layer.weights.dtype, *size)
-        convolutions.convolve_first(b, *part, batch, layer, plane, between, space.spent)
+        sums = space.sums(layer)
+        convolutions.convolve_first(b, *part, batch, layer, plane, sums, between, space.spent)
 
     def _convolve_second(self, batch, b, between, part, space) -> None:
         frames, layer = between.shape[1] // CHANNELS, self._weights["conv.1"]
         size = len(between), layout.GEOMETRY_2.width(frames)
         plane = space.array("plane_2", self._dtype, *size)
         output = space.array("output", np.float32, frames, self._architecture.rnn_input)
-        convolutions.convolve_second(b, *part, batch, layer, plane, between, output, space.spent)
+        convolutions.convolve_second(
+            b, *part, batch, layer, plane, space.sums(layer), between, output, space.spent
+        )
 
     def _run_direction(self, batch, number, job, space) -> None:
         side, members = job
-        slots = self._units // layout.LANES, layout.CHUNK + len(members), layout.PANEL
-        of_input, of_state = (self._weights[f"rnn.{number}.{side}.{x}"] for x in ("input", "state"))
+        x = batch.input if number else batch.first_input
+        of_input, of_state = (self._weights[f"rnn.{number}.{side}.{w}"] for w in ("input", "state"))
         layers.run_direction(
-            layout.CELLS[self._architecture.rnn_type], side, members, batch,
-            batch.input if number else batch.first_input, of_input, of_state,
-            space.array("gates", np.float32, *slots), space.spent,
+            layout.CELLS[self._architecture.rnn_type], side, members, batch, x, of_input, of_state,
+            self._layer_space(len(members), x.shape[1], space.sums(of_state), space), space.spent,
+        )  # fmt: skip
+
+    def _layer_space(self, count, inputs, sums, space) -> layout.LayerSpace:
+        array, panels = space.array, self._units // layout.LANES
+        whole = layout.VECTOR // np.dtype(self._dtype).itemsize  # a cache line
+        return layout.LayerSpace(
+            array("gates", np.float32, panels, layout.CHUNK + count, layout.PANEL),
+            array("rows", np.int64, layout.CHUNK + count), array("active", np.int64, layout.CHUNK),
+            array("gathered", self._dtype, layout.CHUNK + count, layout.round_up(inputs, whole)),
+            array("state", self._dtype, count, layout.round_up(self._units, whole)),
+            array("state_scale", np.float32, count),
+            array("memory", np.float32, panels, count, layout.LANES), sums,
         )  # fmt: skip
 
     def _normalise(self, batch, number, members, space) -> None:

@@ -14,6 +14,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from deepspeech2.engines.native import amx, layout
 from deepspeech2.engines.native.instructions import sequence, target_features
 from deepspeech2.engines.native.layout import LANES, PANEL_VECTORS, PER_LANE, TILE_ROWS, VECTOR
 from deepspeech2.engines.native.vectors import I32, I64, call, load
@@ -285,9 +286,11 @@ class _WideFMA(_WidenedFMA):
 _WidenedFMA.wide = _WideFMA
 
 
+AMX = "tdpbusd"
 # By what instructions.Sequence calls the instruction, and the size of stored activations.
 DOTS = {
     ("vpdpbusd", 1): _VNNI, ("vpmaddwd", 1): _Pairs, ("plain", 1): _Plain,
+    (AMX, 1): _VNNI,  # of the few rows that AMX is not worth it for
     ("usdot", 1): _USDot, ("sdot", 1): _SDot, ("smlal", 1): _Longer,
     ("vdpbf16ps", 2): _BFloats, ("bfmlal", 2): _BFloatsLonger,
     ("fma", 2): _WidenedFMA, ("fma", 4): _FMA,
@@ -309,10 +312,9 @@ def _multiply(builder, dtype, count, width, fetching, args):
     # Worth it where rows do not overlap, as those of a convolution do.
     wide = kind.wide if width == PANEL_VECTORS else None
     dot = (wide or kind)(builder, lanes, chosen.bits)
-    _, a, offsets, _, groups, *_ = args
+    _, a, stride, _, groups, *_ = args
     for rows in _parts(count, chosen.rows):
-        places = (builder.add(offsets, ir.Constant(I64, 8 * m)) for m in rows)
-        starts = [builder.add(a, load(builder, place, I64, 8)) for place in places]
+        starts = [builder.add(a, builder.mul(stride, ir.Constant(I64, m))) for m in rows]
         if wide:
             starts = [_widened(builder, dot, start, groups) for start in starts]
         for pieces in _parts(width * LANES // lanes, chosen.columns // lanes):
@@ -376,25 +378,42 @@ def _multiply_part(builder, dot, rows, starts, pieces, width, fetching, args):
             builder.store(made, builder.inttoptr(place, kind)).align = 4
 
 
+def rows_of(chosen, width):
+    """How many rows a tile of `width` vectors takes at most, computed by a sequence."""
+    return layout.AMX_ROWS if chosen.dot == AMX else TILE_ROWS[width][-1]
+
+
 @intrinsic(prefer_literal=True)
-def tile(typing, rows, width, like, out, a, offsets, weights, groups, segments, step, upcoming):
-    """out[m, v] = sum over segments s and groups k of a[offsets[m] + s * step + 4 k] * weights.
+def most_rows(typing, width, like):
+    """`rows_of` the sequence for the type of the array `like`, in numba's code."""
+    if not isinstance(width, types.IntegerLiteral):
+        return None
+
+    def codegen(context, builder, signature, args):
+        return ir.Constant(I64, rows_of(sequence(PRECISIONS[like.dtype]), width.literal_value))
+
+    return types.int64(width, like), codegen
+
+
+@intrinsic(prefer_literal=True)
+def tile(typing, rows, width, like, out, a, stride, weights, groups, segments, step, upcoming):
+    """out[m, v] = sum over segments s and groups k of a[m * stride + s * step + 4 k] * weights.
 
     From each activation the offset of the CPU's instructions.Sequence is taken first.
-    Rows are rounded up to one of layout.TILE_ROWS. Addresses and distances are in bytes. `out` gets
-    (rows, width, LANES) of 32 bits; `weights` are (segments, groups, width) vectors; `like` is
-    any array of the activations' type. Each group has the cache brought one line of what is at
-    `upcoming`, unless that is a plain 0.
+    There are at most `most_rows`, rounded up to one of layout.TILE_ROWS if AMX does not take them.
+    Addresses and distances are in bytes. `out` gets (rows, width, LANES) of 32 bits; `weights` are
+    (segments, groups, width) vectors; `like` is any array of the activations' type. Each group has
+    the cache brought one line of what is at `upcoming`, unless that is a plain 0 or AMX computes.
     """
     if not isinstance(width, types.IntegerLiteral):
         return None
-    fetching = not isinstance(upcoming, types.IntegerLiteral)
+    fetching, vectors = not isinstance(upcoming, types.IntegerLiteral), width.literal_value
 
     def codegen(context, builder, signature, args):
         def choose(counts):
             """The least of the counts, which are in falling order, that is enough."""
             if len(counts) == 1:
-                _multiply(builder, like.dtype, counts[0], width.literal_value, fetching, args[3:])
+                _multiply(builder, like.dtype, counts[0], vectors, fetching, args[3:])
                 return
             more = builder.icmp_signed(">", args[0], ir.Constant(I64, counts[1]))
             with builder.if_else(more) as (then, otherwise):
@@ -406,10 +425,19 @@ def tile(typing, rows, width, like, out, a, offsets, weights, groups, segments, 
         # With a stack of its own: vectors that do not fit in registers lie in one cache line each.
         builder.function.attributes.add("noinline")
         builder.function.attributes.alignstack = VECTOR
-        needed = target_features(sequence(PRECISIONS[like.dtype]))
+        chosen = sequence(PRECISIONS[like.dtype])
+        needed = target_features(chosen)
         if needed:  # past llvmlite's check: it has no list of attributes with values
             set.add(builder.function.attributes, f'"target-features"="{needed}"')
-        choose(TILE_ROWS[width.literal_value][::-1])
+        if chosen.dot != AMX:
+            choose(TILE_ROWS[vectors][::-1])
+            return context.get_dummy_value()
+        many = builder.icmp_signed(">=", args[0], ir.Constant(I64, amx.LEAST_ROWS))
+        with builder.if_else(many) as (then, otherwise):
+            with then:
+                amx.multiply(builder, args[0], vectors, args[3:])
+            with otherwise:
+                choose([n for n in TILE_ROWS[vectors][::-1] if n < amx.LEAST_ROWS])
         return context.get_dummy_value()
 
     return types.void(types.intp, width, like, *[types.intp] * 7, upcoming), codegen

@@ -16,7 +16,7 @@ from numba.extending import intrinsic
 
 from deepspeech2.engines.native.layout import CEILING, CELLS, LANES, VECTOR
 
-I64, I32 = ir.IntType(64), ir.IntType(32)
+I64, I32, I8 = ir.IntType(64), ir.IntType(32), ir.IntType(8)
 INTS, FLOATS = ir.VectorType(I32, LANES), ir.VectorType(ir.FloatType(), LANES)
 
 

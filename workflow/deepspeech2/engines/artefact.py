@@ -16,12 +16,12 @@ def require_artefact(folder: Path, index: Path, backend: engines.Backend, batch_
     data = files.read_sealed(index)
     if data["engine"] != backend.engine._asdict():
         raise UserError(f"{index}: made for other settings of the engine; {files.remedy(index)}")
-    made_for = {shape["batch_size"] for shape in data["shapes"]}
-    if backend.fixed_shapes and made_for != {batch_size}:
-        raise UserError(
-            f"{index}: made for the batch size {', '.join(map(str, sorted(made_for)))}, not "
-            f"{batch_size}; {files.remedy(index)}"
-        )
+    for shape in data["shapes"] if backend.fixed_shapes else ():
+        if shape["batch_size"] != batch_size:
+            raise UserError(
+                f"{index}: made for the batch size {shape['batch_size']}, not {batch_size}; "
+                f"{files.remedy(index)}"
+            )
     require_versions(data["versions"], backend.versions(), index)
     for name, expected in data["files"].items():
         files.require_unaltered(folder / name, expected, index)

@@ -16,7 +16,7 @@ from deepspeech2.report.rows import audio_notes, coverage, dropped, is_scored, m
 ZEROS = (
     "Zeros by ais_bench: one batch of zeros, with lengths of zero, computed again and again, "
     "without copies, as the published ACL figures were measured. utterances/s are of the corpus, "
-    "with the copies to and from the device: they compare with neither."
+    "with the copies to and from the device, and do not compare with these."
 )
 RANDOM = "random weights: no accuracy"
 

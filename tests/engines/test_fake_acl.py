@@ -12,7 +12,7 @@ from helpers import TINY
 
 onnx = pytest.importorskip("onnx", reason="needs envs/onnxruntime.txt")
 pytest.importorskip("onnxruntime", reason="needs envs/onnxruntime.txt")
-from deepspeech2.model.onnx import export  # noqa: E402
+from deepspeech2.model.onnx_graph import export  # noqa: E402
 
 SHAPE = "spectrograms:2,1,161,50;lengths:2"
 RIGHT = {

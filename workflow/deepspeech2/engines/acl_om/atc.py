@@ -12,8 +12,8 @@ from pathlib import Path
 
 from deepspeech2.cli import UserError, log
 from deepspeech2.engines import Shape
+from deepspeech2.model.tensors import INPUTS
 
-INPUTS = ("spectrograms", "lengths")  # as the ONNX export names them
 ONNX = 5  # its number of the framework
 MISSING = (
     "no program atc on the PATH: install CANN's toolkit; profiles/ascend/python sources its "
@@ -24,11 +24,12 @@ MISSING = (
 def compile(source: Path, shape: Shape, settings: dict[str, str], target: Path) -> None:
     """Compile an ONNX file for one shape. What atc leaves in its folder goes away with that."""
     batch, bins, frames = shape
+    spectrograms, lengths = INPUTS
     with tempfile.TemporaryDirectory() as scratch:
         arguments = {
             "framework": ONNX,
             "model": source.resolve(),
-            "input_shape": f"{INPUTS[0]}:{batch},1,{bins},{frames};{INPUTS[1]}:{batch}",
+            "input_shape": f"{spectrograms}:{batch},1,{bins},{frames};{lengths}:{batch}",
             "output": f"{scratch}/model",
             **settings,
         }

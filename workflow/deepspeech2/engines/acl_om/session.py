@@ -11,8 +11,8 @@ import numpy as np
 from deepspeech2 import engines
 from deepspeech2.cli import UserError, log
 from deepspeech2.engines import Shape
-from deepspeech2.engines.acl_om.atc import INPUTS
 from deepspeech2.engines.ascend import plugin_errors
+from deepspeech2.model.tensors import INPUTS
 
 TYPES = (np.float32, np.int32)  # of the inputs
 

@@ -8,6 +8,7 @@
 # make fuzz N=100000  so many damaged files for each reader (FUZZ="--help": what else)
 # make clean  remove results, .venv and .aarch64
 # make test-ascend   on a machine with an Ascend NPU: does it compute there what it should?
+#                    (BACKEND=acl_om: with offline models)
 # make test-aarch64  does an emulated Arm CPU compute what this one does? 1 GB; Debian, with
 #             qemu-user-static and mmdebstrap
 
@@ -35,7 +36,7 @@ fuzz: $(VENV)/.installed
 
 # The engines' own Python is found by profiles/ascend/python (docs/hardware.md).
 test-ascend: $(VENV)/.installed
-	TEST_ASCEND=1 $(BIN)/python -m pytest -v tests/engines/test_on_ascend.py || \
+	TEST_ASCEND=$(or $(BACKEND),torch_aie) $(BIN)/python -m pytest -v tests/engines/test_on_ascend.py || \
 		{ echo "Please send what profiles/ascend/REPORT.md asks for." >&2; exit 1; }
 
 test-aarch64: $(VENV)/.installed

@@ -15,8 +15,7 @@ import torch
 from conftest import FAKES
 from deepspeech2 import engines
 from deepspeech2.cli import UserError
-from deepspeech2.engines import Shape
-from deepspeech2.engines.torch_aie import ascend
+from deepspeech2.engines import Shape, ascend
 from deepspeech2.model import network, trace
 
 BINS = 161

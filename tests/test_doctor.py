@@ -26,12 +26,14 @@ def test_the_doctor_speaks_to_people_and_programs(tmp_path):
     assert "torch_aie: cannot run here" in text.stdout and "torch_aie 7.0" in text.stdout
     assert "has      npu:2 910B4-1, OK (soc_version: Ascend910B4-1)" in text.stdout
     data = json.loads(run_stage("doctor", "--json", env=environment).stdout)
-    one, native, *_, two = data["backends"]
+    one, native, *_, two, om = data["backends"]
     assert native["missing"] == [] and "numba" in native["found"]
     assert one["missing"] == [] and "torch" in one["found"]
     assert two["found"]["driver"] == "23.0.0" and "no package torch_aie" in two["missing"][0]
     assert any("ASCEND_TOOLKIT_HOME is not set" in doubt for doubt in two["doubts"])
     assert any("CANN's compiler needs " in doubt for doubt in two["doubts"])
+    assert om["found"]["driver"] == "23.0.0" and "npu:2" in om["found"]
+    assert "has no ais_bench, aclruntime: Huawei's wheels" in om["missing"][0]
     assert run_stage("doctor", "--require", "torchscript").returncode == 0
     failed = run_stage("doctor", "--require", "torch_aie")
     assert_one_line_error(
@@ -70,4 +72,4 @@ def test_the_doctor_imports_no_package():
     data = json.loads(python_without(THIRD_PARTY, code.format(["--json"])).stdout)
     for one in data["backends"]:
         assert one["backend"] in BACKENDS and f"{one['backend']}: cannot run here" in text.stdout
-        assert "has no numpy, safetensors, psutil, tqdm, " in one["missing"][0]
+        assert "has no numpy, safetensors, psutil, tqdm" in one["missing"][0]

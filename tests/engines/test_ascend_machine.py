@@ -5,8 +5,7 @@ import sys
 import pytest
 from conftest import FAKES
 from deepspeech2.cli import UserError
-from deepspeech2.engines import torch_aie
-from deepspeech2.engines.torch_aie import ascend
+from deepspeech2.engines import ascend, torch_aie
 
 SMI = (FAKES / "npu_smi.txt").read_text()
 

@@ -11,7 +11,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 # What an engine's own interpreter runs.
-STAGES = ("engines.compile", "engines.infer", "engines.timing")
+STAGES = ("engines.compile", "engines.infer", "engines.timing", "engines.zeros")
 # Packages of the workflow, of which no engine knows.
 WORKFLOW_ONLY = set(
     "pydantic yaml pandas librosa soundfile scipy matplotlib kaldialign Levenshtein snakemake"

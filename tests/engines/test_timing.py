@@ -270,7 +270,7 @@ def test_a_fake_is_never_valid():
 class Backend:
     """A stand-in for torch: opens the session that the test watches."""
 
-    fake = same_bits = False
+    fake = same_bits = fixed_shapes = False
 
     def __init__(self, session):
         self.session = session

@@ -24,6 +24,7 @@ FIRST = {
     "utterances_per_s": "14.400",
     "published_utterances_per_s": "1.2357",
     "published_acl_utterances_per_s": "",
+    "zeros_utterances_per_s": "",
     "rtfx": "39.500",
     "wer": "11.902",
     "wer_whisper": "",

@@ -207,8 +207,8 @@ def test_commands_carry_what_their_rules_have(project):
     engine = {"backend": "torchscript", "python": sys.executable}
     models = {"tiny": {"checkpoint": "tiny.safetensors"}, "made": random, "far": address}
     options = configure(
-        project, run={**run, "engines": ["other", "cpu-bf16", "ort-fp32"]}, models=models,
-        engines={"other": engine}, baseline="theirs",
+        project, run={**run, "engines": ["other", "cpu-bf16", "ort-fp32", "om"]}, models=models,
+        engines={"other": engine, "om": {"backend": "acl_om"}}, baseline="theirs",
         train={"name": "x", "datasets": ["own"], "dev": ["own"], "start": "tiny"},
     )  # fmt: skip
     targets = ["all", "dumpout", "trn", "compare", "gate", "train", "bench", "export", "engines"]
@@ -217,7 +217,7 @@ def test_commands_carry_what_their_rules_have(project):
     texts = "".join(path.read_text() for path in (project / "workflow/rules").glob("*.smk"))
     rules = set(re.findall(r"^(?:use rule \w+ as|rule) (\w+)", texts, re.M))
     targets = {"all", "datasets", "features", "gate", *targets} - {"compare"}
-    assert set(jobs) == rules - targets - {"onnx_of_batch_size"}
+    assert set(jobs) == rules - targets
 
 
 def configure(project, dataset=None, model=None, **more):

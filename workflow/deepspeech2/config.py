@@ -210,7 +210,7 @@ class EngineEntry(Entry):
 
     backend: str
     """what computes: torchscript (CPU, NVIDIA GPUs), native (CPU), onnxruntime (CPU, GPUs, NPUs),
-    openvino (CPU) or torch_aie (Ascend NPUs)"""
+    openvino (CPU), torch_aie or acl_om (Ascend NPUs)"""
     device: str | None = None
     """where: cpu; cuda:0, cuda:1 ...; npu:0, npu:1 ...; null is the backend's own"""
     precision: Literal[engines.PRECISIONS] | None = None

@@ -14,7 +14,7 @@ from json import dumps
 from deepspeech2 import cli, engines
 from deepspeech2.cli import UserError
 from deepspeech2.engines import Engine, Finding
-from deepspeech2.engines.torch_aie.ascend import COMPATIBLE_VERSIONS
+from deepspeech2.engines.ascend import COMPATIBLE_VERSIONS
 
 
 def report(findings: list[Finding]) -> str:

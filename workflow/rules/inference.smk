@@ -212,6 +212,29 @@ use rule timing as single_stream with:
         code=engine_code("engines.timing"),
 
 
+# What published figures of zeros compare with, for engines whose backend has it.
+rule zeros:
+    input:
+        artefact=rules.compile.output.artefact,
+        artefact_index=rules.compile.output.index,
+    output:
+        zeros="results/{dataset}/{model}/{engine}/bs{batch_size}/zeros.json",
+    log:
+        "results/logs/{dataset}/{model}/{engine}/bs{batch_size}/zeros.log",
+    benchmark:
+        "results/benchmarks/{dataset}/{model}/{engine}/bs{batch_size}/zeros.tsv"
+    conda:
+        "../../envs/cpu.yaml"
+    threads: 1024
+    params:
+        batch_size="{batch_size}",
+        engine=engine_of,
+        python=python_of,
+        code=engine_code("engines.zeros"),
+    shell:
+        stage("engines.zeros", "{params.python}")
+
+
 rule record:
     input:
         score=rules.score.output.score,
@@ -221,6 +244,7 @@ rule record:
         corpus_index=rules.corpus.output.index,
         features_index=rules.preprocess.output.index,
         single_stream=rules.single_stream.output.timing,
+        zeros=zeros_of,
     output:
         record="results/{dataset}/{model}/{engine}/bs{batch_size}/record.json",
     log:

@@ -97,6 +97,12 @@ def of_rows(*outputs):
     return [path for output in outputs for path in expand(output, **ROWS)]
 
 
+def zeros_of(wildcards):
+    """The row's figures of zeros, where its engine has such."""
+    has = engines.create(engine(wildcards.engine)).times_zeros
+    return expand(rules.zeros.output, **wildcards) if has else []
+
+
 def baseline_files():
     """The baseline's records and transcripts of the selection's datasets, models and engines."""
     if CONFIG.baseline is None:

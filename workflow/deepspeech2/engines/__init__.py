@@ -37,6 +37,7 @@ BACKENDS = {
     "onnxruntime": "deepspeech2.engines.onnxruntime",
     "openvino": "deepspeech2.engines.openvino",
     "torch_aie": "deepspeech2.engines.torch_aie",
+    "acl_om": "deepspeech2.engines.acl_om",
 }
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 FORMS = ("static", "packed")
@@ -218,6 +219,7 @@ class Backend(abc.ABC):
     # ONNX for its batch size.
     fixed_shapes = False
     opset = 17  # of ONNX, where that is its source
+    times_zeros = False  # whether it has `time_zeros`, for a published figure of zeros
     # Kinds of devices on which its authors have ever run it; the table says so of all others.
     proven: ClassVar[Sequence[str]] = ("cpu",)
     # The file of envs/, without suffix, that installs what it needs besides the workflow's own.
@@ -269,6 +271,10 @@ class Backend(abc.ABC):
     @abc.abstractmethod
     def open(self, folder: Path, threads: int) -> Session:
         """A session of the artefact in `folder` that uses `threads` threads of the host."""
+
+    def time_zeros(self, folder: Path, shape: Shape) -> dict[str, Any]:
+        """Figures of an artefact with zeros as input, by the vendor's own program."""
+        raise NotImplementedError
 
     @abc.abstractmethod
     def versions(self) -> dict[str, str]:

@@ -8,7 +8,7 @@ from deepspeech2 import engines, files
 from deepspeech2.cli import UserError
 
 
-def require_artefact(folder: Path, index: Path, backend: engines.Backend) -> dict:
+def require_artefact(folder: Path, index: Path, backend: engines.Backend, batch_size: int) -> dict:
     """The index of an artefact, after a check that it is whole and was made for this engine, here.
 
     Other versions than those that made it may not read it, or compute something else.
@@ -16,6 +16,12 @@ def require_artefact(folder: Path, index: Path, backend: engines.Backend) -> dic
     data = files.read_sealed(index)
     if data["engine"] != backend.engine._asdict():
         raise UserError(f"{index}: made for other settings of the engine; {files.remedy(index)}")
+    for shape in data["shapes"] if backend.fixed_shapes else ():
+        if shape["batch_size"] != batch_size:
+            raise UserError(
+                f"{index}: made for the batch size {shape['batch_size']}, not {batch_size}; "
+                f"{files.remedy(index)}"
+            )
     require_versions(data["versions"], backend.versions(), index)
     for name, expected in data["files"].items():
         files.require_unaltered(folder / name, expected, index)

@@ -7,10 +7,11 @@ the SHA-256 of each file, the seconds that compiling took, and its size.
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 from deepspeech2 import cli, engines, files
-from deepspeech2.cli import Input, Output, log
-from deepspeech2.engines import Engine
+from deepspeech2.cli import Input, Output, UserError, log
+from deepspeech2.engines import Engine, Export
 from deepspeech2.engines.artefact import require_versions
 from deepspeech2.features.batches import Batches, FeatureSet
 
@@ -39,6 +40,8 @@ def main(
     exported = files.read_sealed(source_index)
     expected = exported["weights_sha256" if backend.source == "weights" else "sha256"]
     files.require_unaltered(source, expected, source_index)
+    if backend.source == "onnx":
+        require_export(exported, engine.export, batch_size, source_index)
     features = FeatureSet("", features_index)  # only what the index says
     widths = Batches(features, batch_size, engine.pad_to).widths()
     shapes = [engines.Shape(batch_size, features.bins, frames) for frames in widths]
@@ -61,6 +64,21 @@ def main(
         }
     files.write_json(index, content)
     log.info("compiled for %d frames in %.2f s", widths[-1], seconds)
+
+
+def require_export(exported: dict, export: Export, batch_size: int, index: Path) -> None:
+    """Refuse an ONNX file of another form, opset or batch size than the engine's."""
+    wanted = {
+        "form": export.form,
+        "opset": export.opset,
+        "batch_size": batch_size if export.fixed else None,
+    }
+    for name, value in wanted.items():
+        if exported[name] != value:
+            raise UserError(
+                f"{index}: exported with {name} {exported[name] or 'any'}, and the engine takes "
+                f"{value or 'any'}; {files.remedy(index)}"
+            )
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ def main(
     """
     backend = engines.create(engine)
     backend.prepare()
-    require_artefact(artefact, artefact_index, backend)
+    require_artefact(artefact, artefact_index, backend, batch_size)
     batches = Batches(FeatureSet(features, features_index), batch_size, engine.pad_to)
     run = {
         "engine": engine._asdict(),

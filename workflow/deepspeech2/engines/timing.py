@@ -267,7 +267,7 @@ def main(
     backend = engines.create(engine)
     load = machine.OtherLoad()
     backend.prepare()
-    compiled = require_artefact(artefact, artefact_index, backend)
+    compiled = require_artefact(artefact, artefact_index, backend, batch_size)
     batches = Batches(FeatureSet(features, features_index), batch_size, engine.pad_to)
     proof = Proof(posteriors, posteriors_index, batches.features, batch_size)
     description = read_sealed(model)

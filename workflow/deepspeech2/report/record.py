@@ -51,6 +51,7 @@ def main(
     row: str,
     configuration: Settings,
     record: Output,
+    zeros: Input | None = None,
 ) -> None:
     """Command line.
 
@@ -64,6 +65,7 @@ def main(
     row: dataset/model/engine/bs<batch size>
     configuration: what was configured (JSON)
     record: record to write (JSON)
+    zeros: its speed with zeros by the vendor's program, where its engine has that (JSON)
     """
     named = re.fullmatch(r"([^/]+)/([^/]+)/([^/]+)/bs([1-9][0-9]*)", row)
     if not named:
@@ -113,6 +115,8 @@ def main(
             **{key: value for key, value in stream.items() if key not in ABOUT},
         },
     }
+    if zeros:
+        content["zeros"] = dict(read_sealed(zeros))
     write_json(record, content)
     log.info("%s", row)
 

@@ -13,6 +13,11 @@ from deepspeech2.report.columns import Column, as_text, for_readers, frame
 from deepspeech2.report.published import Published
 from deepspeech2.report.rows import audio_notes, coverage, dropped, is_scored, mixed, skipped
 
+ZEROS = (
+    "Zeros by ais_bench: one batch of zeros, with lengths of zero, computed again and again, "
+    "without copies, as the published ACL figures were measured. utterances/s are of the corpus, "
+    "with the copies to and from the device, and do not compare with these."
+)
 RANDOM = "random weights: no accuracy"
 
 
@@ -49,6 +54,7 @@ COLUMNS = (
         "published_acl_utterances_per_s", "published.published_acl_utterances_per_s",
         label="published ACL utterances/s",
     ),
+    Column("zeros_utterances_per_s", "zeros.utterances_per_s", 3, "zeros by ais_bench/s", 2),
     Column("rtfx", "offline.rtfx", 3, "RTFx", 1),
     Column("wer", "accuracy.wer.percent", 3, "WER %", is_accuracy=True),
     Column("interval", label="WER 95 %", joins="{wer_low} to {wer_high}"),
@@ -188,6 +194,8 @@ def notes(rows: pd.DataFrame, remarks: Iterable[str]) -> list[str]:
         lines.append(f"{row.stream_verdict}: {where}: {row.stream_reasons}.")
     if (rows["verdict"] == "FAKE").any():
         lines.append("FAKE: computed by a stand-in for a device; no figure of these rows is real.")
+    if rows["zeros_utterances_per_s"].notna().any():
+        lines.append(ZEROS)
     for engine, settings in rows[["engine", "engine_settings"]].drop_duplicates().to_numpy():
         found = re.match(r"backend=(\S+) device=([a-z]+)", settings or "")
         backend, device = found.groups() if found else ("", "")

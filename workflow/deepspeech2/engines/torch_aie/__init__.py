@@ -16,8 +16,8 @@ from typing import Any, ClassVar
 
 from deepspeech2 import engines, files
 from deepspeech2.cli import UserError
-from deepspeech2.engines import PACKAGES, Finding, Option, Shape, installed, is_installed
-from deepspeech2.engines.torch_aie import ascend
+from deepspeech2.engines import PACKAGES, Finding, Option, Shape, ascend, installed, is_installed
+from deepspeech2.engines.ascend import plugin_errors
 
 POLICIES = {"fp16": ("FP16", "PREF_FP16"), "fp32": ("FP32", "PREF_FP32")}
 TORCHSCRIPT = "torchscript.pt"  # the trace itself, for compiling at load
@@ -78,33 +78,18 @@ class Backend(engines.Backend):
                 f"{name} with torch {found.get('torch', 'missing')} and Python {python} is not a "
                 "known combination"
             )
-        cann = ascend.cann()
-        if cann:
-            found["CANN"] = cann
-            known = [row[3] for row in ascend.COMPATIBLE_VERSIONS if row[0].split()[0] == name]
-            if known and not any(re.search(rf"\b{re.escape(cann)}", row) for row in known):
-                doubts.append(f"{name} goes with {'; '.join(known)}, not with CANN {cann}")
-        else:
-            doubts.append(
-                "ASCEND_TOOLKIT_HOME is not set: source /usr/local/Ascend/ascend-toolkit/set_env.sh"
-            )
-        driver, devices = ascend.smi()
-        if driver:
-            found["driver"] = driver
-        else:
-            doubts.append("npu-smi cannot be run: is the driver installed, and on the PATH?")
-        for one in devices:
-            soc = ascend.soc_version(one)
-            found[f"npu:{one.number}"] = f"{one.name}, {one.health} (soc_version: {soc})"
-        if driver and not devices:
-            doubts.append("npu-smi lists no device")
+        known = [row[3] for row in ascend.COMPATIBLE_VERSIONS if row[0].split()[0] == name]
+        machine, unclear = ascend.examine()
+        cann = machine.get("CANN")
+        if cann and known and not any(re.search(rf"\b{re.escape(cann)}", row) for row in known):
+            doubts.append(f"{name} goes with {'; '.join(known)}, not with CANN {cann}")
+        found |= machine
+        doubts += unclear
         return Finding("torch_aie", found, missing, doubts)
 
     def check(self) -> None:
         engine = self.engine
-        number = re.fullmatch(r"npu:(\d{1,4})", engine.device)
-        if not number or int(number.group(1)) > 1024:
-            raise UserError(f"backend torch_aie serves the devices npu:N, not {engine.device!r}")
+        ascend.require_device(engine)
         if engine.precision not in POLICIES:
             raise UserError(
                 f"backend torch_aie computes {' or '.join(POLICIES)}, not {engine.precision}"
@@ -125,7 +110,6 @@ class Backend(engines.Backend):
     def prepare(self) -> None:
         self.plugin = ascend.plugin()
         self.fake = bool(getattr(self.plugin, "__fake__", False))
-        from deepspeech2.engines.torch_aie.session import plugin_errors
         from deepspeech2.model.trace import require_torchscript
 
         require_torchscript()
@@ -133,7 +117,7 @@ class Backend(engines.Backend):
             self.plugin.set_device(self._number())
 
     def compile(self, source: Path, shapes: Sequence[Shape], folder: Path) -> dict[str, Any]:
-        from deepspeech2.engines.torch_aie.session import finalize, left_to_torch, plugin_errors
+        from deepspeech2.engines.torch_aie.session import finalize, left_to_torch
 
         files.write_json(folder / SHAPES, shapes)
         modules = []
@@ -152,12 +136,7 @@ class Backend(engines.Backend):
     def open(self, folder: Path, threads: int) -> engines.Session:
         import torch
 
-        from deepspeech2.engines.torch_aie.session import (
-            Session,
-            finalize,
-            left_to_torch,
-            plugin_errors,
-        )
+        from deepspeech2.engines.torch_aie.session import Session, finalize, left_to_torch
         from deepspeech2.engines.torchscript.session import quiet
 
         torch.set_num_threads(threads)  # for what the plugin leaves to torch
@@ -203,7 +182,6 @@ class Backend(engines.Backend):
     def _compile(self, source: Path, shape: Shape) -> Any:
         import torch
 
-        from deepspeech2.engines.torch_aie.session import plugin_errors
         from deepspeech2.engines.torchscript.session import quiet
 
         plugin, soc = self.plugin, self._option("soc_version")

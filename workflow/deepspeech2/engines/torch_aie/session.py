@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -12,24 +10,8 @@ import torch
 
 from deepspeech2 import engines
 from deepspeech2.cli import UserError, log
+from deepspeech2.engines.ascend import plugin_errors
 from deepspeech2.engines.torchscript.session import by_length
-
-
-@contextlib.contextmanager
-def plugin_errors(what: str) -> Iterator[None]:
-    """Turn whatever the plugin raises, whose classes are not documented, into one line.
-
-    The log gets all of it: there is nothing else to learn from on hardware that nobody has tried.
-    """
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:
-        log.info("%s", traceback.format_exc())
-        text = " ".join(str(error).split())  # TorchScript puts the cause last
-        text = text if len(text) < 700 else f"{text[:200]} ... {text[-400:]}"
-        raise UserError(f"{what} ({type(error).__name__}: {text})") from error
 
 
 def finalize(plugin: Any) -> None:

@@ -1,4 +1,5 @@
-"""What a machine with an Ascend NPU has: the plugin for torch, CANN, the driver, the devices.
+"""What a machine with an Ascend NPU has: the plugin for torch, CANN, the driver, the devices; and
+what Huawei's libraries' failures become.
 
 Everything here is the standard library's, so that it can say what is missing where all else is.
 The plugin was called torch_aie and is called mindietorch since 2024; both have the same functions
@@ -7,16 +8,21 @@ for what is needed here.
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import importlib
 import importlib.util
 import os
 import re
 import subprocess
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+import traceback
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from deepspeech2.cli import UserError
+from deepspeech2.cli import UserError, log
+
+if TYPE_CHECKING:
+    from deepspeech2.engines import Engine
 
 PACKAGES = ("torch_aie", "mindietorch")
 # Which versions were published to go together: plugin, torch, Python, CANN.
@@ -127,3 +133,53 @@ def read_smi(text: str) -> tuple[str | None, list[Device]]:
 def soc_version(device: Device) -> str:
     """The name by which a compiler knows a device's kind: npu-smi's 310P3 is Ascend310P3."""
     return device.name if device.name.startswith("Ascend") else f"Ascend{device.name}"
+
+
+def number(engine: Engine) -> int:
+    """The number of an engine's device."""
+    return int(engine.device.partition(":")[2])
+
+
+def require_device(engine: Engine) -> None:
+    """Raise `UserError` unless an engine's device is npu:N."""
+    if not re.fullmatch(r"npu:\d{1,4}", engine.device) or number(engine) > 1024:
+        raise UserError(f"backend {engine.backend} serves the devices npu:N, not {engine.device!r}")
+
+
+def examine() -> tuple[dict[str, str], list[str]]:
+    """CANN, driver and devices that are found here, by name, and what is doubtful of them."""
+    found, doubts = {}, []
+    version = cann()
+    if version:
+        found["CANN"] = version
+    else:
+        doubts.append(
+            "ASCEND_TOOLKIT_HOME is not set: source /usr/local/Ascend/ascend-toolkit/set_env.sh"
+        )
+    driver, devices = smi()
+    if driver:
+        found["driver"] = driver
+    else:
+        doubts.append("npu-smi cannot be run: is the driver installed, and on the PATH?")
+    for one in devices:
+        found[f"npu:{one.number}"] = f"{one.name}, {one.health} (soc_version: {soc_version(one)})"
+    if driver and not devices:
+        doubts.append("npu-smi lists no device")
+    return found, doubts
+
+
+@contextlib.contextmanager
+def plugin_errors(what: str) -> Iterator[None]:
+    """Turn whatever the plugin raises, whose classes are not documented, into one line.
+
+    The log gets all of it: there is nothing else to learn from on hardware that nobody has tried.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        log.info("%s", traceback.format_exc())
+        text = " ".join(str(error).split())  # TorchScript puts the cause last
+        text = text if len(text) < 700 else f"{text[:200]} ... {text[-400:]}"
+        raise UserError(f"{what} ({type(error).__name__}: {text})") from error

@@ -1,0 +1,5 @@
+"""Where InferSession is."""
+
+from fake_acl import InferSession
+
+__all__ = ["InferSession"]

@@ -192,6 +192,11 @@ def test_a_file_gets_too_large(run, rule):
     full(run, rule, lambda sizes: sizes)
 
 
+def test_training_waits_for_no_shared_memory(run):
+    """As where /dev/shm is full: a process that makes batches once lost one without a word."""
+    full(run, "learn", lambda sizes: sizes[:1])
+
+
 def no_room(run, rule, pages):
     """The disk has so many pages left."""
     if not run[2]:

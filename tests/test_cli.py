@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -10,9 +11,9 @@ import time
 from typing import Literal
 
 import pytest
-from deepspeech2 import cli
+from deepspeech2 import cli, lacks_memory
 from deepspeech2.cli import Cores, Input, Output, Settings
-from helpers import assert_one_line_error, run_stage
+from helpers import assert_one_line_error, run_stage, write_sealed
 from test_structure import STAGES
 
 seen = {}
@@ -180,3 +181,73 @@ def test_an_error_ends_the_processes_of_a_pool():
         pool.submit(time.sleep, 60)
         raise ZeroDivisionError
     assert time.monotonic() - start < 30
+
+
+@pytest.mark.parametrize(
+    ("error", "known"),
+    [
+        (MemoryError(), True),
+        (ImportError("a.so: failed to map segment from shared object"), True),
+        (OSError("libgomp.so.1: failed to map segment from shared object"), True),
+        (RuntimeError("can't start new thread"), True),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2 MiB"), True),
+        (ImportError("cannot import name 'memory' from 'torch'"), False),
+        (ImportError("cannot import name 'memory_stats' from 'torch'"), False),
+        (FileNotFoundError(2, "No such file or directory", "no memory.json"), False),
+        (ValueError("no memory"), False),
+    ],
+)
+def test_what_says_that_memory_is_short(error, known):
+    assert lacks_memory(error) == known
+    with pytest.raises(KeyError) as found:
+        try:
+            raise error
+        finally:
+            raise KeyError("another")
+    assert lacks_memory(found.value) == known
+
+
+@pytest.mark.parametrize("megabytes", [20, 30, 40, 50])
+@pytest.mark.parametrize("stage", ["model.export", "report.figures", "scoring.score"])
+def test_memory_is_short_during_imports(stage, megabytes):
+    """With a little more numpy's library for products aborts, and says so in its own words."""
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_AS, (megabytes << 20,) * 2)
+
+    result = run_stage(stage, preexec_fn=limit)
+    if "the following arguments are required" not in result.stderr:
+        assert_one_line_error(result, "out of memory; use")
+
+
+def test_another_error_during_imports_shows_its_place(tmp_path):
+    (tmp_path / "numpy.py").write_text("1 / 0")
+    path = f"{tmp_path}{os.pathsep}{os.environ['PYTHONPATH']}"
+    result = run_stage("features.preprocess", env={**os.environ, "PYTHONPATH": path})
+    assert result.returncode == 1 and "Traceback" in result.stderr
+    assert result.stderr.strip().endswith("ZeroDivisionError: division by zero")
+
+
+def test_a_value_of_another_kind_is_one_line_and_the_log_has_the_place(tmp_path):
+    """In a file with a seal that fits; other faults of a stage keep their traceback."""
+    write_sealed(tmp_path / "a.json", {"count": "7", "more": [{"count": 7}]})
+    code = STAGE.replace("import time", "from deepspeech2.files import read_sealed").format("{}")
+    use = "data = read_sealed('a.json'); {}"
+    for text, key, why in (
+        ("data['count'] + 1", "count", "TypeError"),
+        ("data['count'].real", "count", "AttributeError"),
+        ("data['more']['count']", "more", "TypeError"),
+        ("data['more'][0]['count'][0]", "count", "TypeError"),
+        ("data['more'][1]", "more", "IndexError"),
+    ):
+        words = [sys.executable, "-c", code.format(use.format(text)), "--log", "x.log"]
+        result = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path)
+        assert_one_line_error(
+            result, "a.json: it, or a file", f"near '{key}': {why}", "rebuild it with"
+        )
+        lines = (tmp_path / "x.log").read_text().splitlines()
+        assert lines[0].startswith("Traceback") and lines[-1] == result.stderr.strip()
+    result = subprocess.run(
+        [sys.executable, "-c", code.format("{}['a']")], capture_output=True, text=True
+    )
+    assert result.stderr.startswith("Traceback") and "KeyError" in result.stderr

@@ -275,6 +275,29 @@ def test_where_machine_code_is_kept(tmp_path, variable):
     assert kept.parts[-3] == kernels.KEPT.name
 
 
+def test_two_processes_compile_into_one_empty_folder(tmp_path):
+    """At once, as two jobs of a first run do: the same bits, and nothing is compiled again."""
+    place, kept = tmp_path / "own", tmp_path / "cache"
+    place.mkdir()
+    kept.mkdir()
+    open_session(place, Architecture(161, 29, "lstm", 8, 1, True))
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(kept)}
+    command = [sys.executable, "-c", NETWORK, str(place / "fp32")]
+
+    def start():
+        return subprocess.Popen(command, env=environment, stdout=-1, stderr=-1, text=True)
+
+    def content():
+        return {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in kept.rglob("*") if p.is_file()}
+
+    said = [process.communicate() for process in (start(), start())]
+    made = content()
+    said.append(start().communicate())
+    assert said == [said[0]] * 3 and len(said[0][0].strip()) == 64 and not said[0][1], said
+    assert made and content() == made
+    assert {path.suffix for path in made} == {".nbc", ".nbi"}  # nothing half written is left
+
+
 def test_the_exponential_is_good_to_two_units():
     x = np.linspace(-40, 40, 1 << 16, dtype=np.float32)
     found = x.copy()

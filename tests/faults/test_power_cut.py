@@ -9,6 +9,7 @@ import hashlib
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -37,7 +38,12 @@ class Disk:
         return self.folder
 
     def __exit__(self, *_) -> None:
-        subprocess.run(["umount", self.folder], check=True)
+        for _ in range(100):  # it is busy until the last of the killed processes has ended
+            done = subprocess.run(["umount", self.folder], capture_output=True, text=True)
+            if done.returncode == 0:
+                return
+            time.sleep(0.3)
+        raise OSError(done.stderr)
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +93,9 @@ def results(folder: Path) -> dict[str, str]:
 
 def start(place: Path) -> subprocess.Popen:
     command = [sys.executable, "-m", "snakemake", *map(str, SNAKEFILE)]
-    return subprocess.Popen(command, cwd=place, stderr=subprocess.DEVNULL)
+    return subprocess.Popen(
+        command, cwd=place, stderr=subprocess.DEVNULL, start_new_session=True
+    )  # fmt: skip
 
 
 def snapshot(image: Path) -> Disk:
@@ -118,9 +126,8 @@ def test_a_rerun_after_a_power_cut(prepared, whole, tmp_path, moment):
         run = start(place)
         time.sleep(random.Random(moment).uniform(0.2, 1.1) * seconds)
         cut = snapshot(disk.image)
-        run.kill()
+        os.killpg(run.pid, signal.SIGKILL)  # Snakemake with its jobs
         run.wait()
-        time.sleep(2)  # its jobs end
     with cut as place:
         snakemake(place, *SNAKEFILE, "--unlock")
         snakemake(place, *SNAKEFILE)

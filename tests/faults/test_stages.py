@@ -5,19 +5,25 @@ one of each stage, `make faults` all.
 """
 
 import contextlib
+import json
 import os
 import random
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
+from pathlib import Path
 
 import pytest
 import safetensors.numpy
 from deepspeech2 import files
 from helpers import assert_one_line_error
-from runs import ROW, WHOLE, content, prepare, stages, temporary
+from runs import MOMENTS, ROW, WHOLE, content, prepare, stages, temporary
+
+sys.path.append(str(Path(__file__).parents[1] / "fuzz"))
+import mutators
 
 DISK = 64 << 20  # bytes of it
 TIMED = {"compiled.json", "timing.json", "single_stream.json", "training.json", "curves.csv"}
@@ -192,6 +198,11 @@ def test_a_file_gets_too_large(run, rule):
     full(run, rule, lambda sizes: sizes)
 
 
+def test_training_waits_for_no_shared_memory(run):
+    """As where /dev/shm is full: a process that makes batches once lost one without a word."""
+    full(run, "learn", lambda sizes: sizes[:1])
+
+
 def no_room(run, rule, pages):
     """The disk has so many pages left."""
     if not run[2]:
@@ -275,6 +286,37 @@ FAULTS = {
 )
 def test_a_fault_in_a_stage(run, rule, fault):
     FAULTS[fault](run, rule, random.Random(rule))
+
+
+def sealed_inputs(run, rule):
+    """The files with a seal that a stage's command names and does not make."""
+    folder, jobs, _ = run
+    stage = jobs[rule][0]
+    named = {folder / word.rpartition("=")[2] for word in stage.words if word.endswith(".json")}
+    return sorted(
+        path for path in named - set(stage.outputs)
+        if path.is_file() and files.SEAL in json.loads(path.read_bytes())
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_value_of_another_kind(run, rule):
+    """In a file whose seal fits: it makes something, or ends with one line that names a file."""
+    found, dice = sealed_inputs(run, rule), random.Random(rule)
+    if not found:
+        pytest.skip("reads no such file")
+    with Trial(run, rule) as trial:
+        for _ in range(MOMENTS or 1):
+            trial.remove()
+            path = dice.choice(found)
+            before = path.read_bytes()
+            path.write_bytes(mutators.of_other_kinds(before, dice))
+            try:
+                done = trial.stage.run(trial.folder)
+            finally:
+                path.write_bytes(before)
+            if done.returncode:
+                trial.says(done, "results/")
 
 
 VERSIONS = {

@@ -56,3 +56,11 @@ def test_what_fails_ahead_is_raised_where_its_batch_is_due():
     with pytest.raises(OSError, match="no 3"):
         next(made)
     assert list(made) == []
+
+
+@pytest.mark.parametrize("frames", [[], [3], "a", None])
+def test_frames_of_another_kind_are_refused(frames):
+    features = Loaded([3])
+    features.utterances[0]["frames"] = frames
+    with pytest.raises((TypeError, ValueError)):
+        Batches(features, 1, "longest").assemble(0)

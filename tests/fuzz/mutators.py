@@ -10,6 +10,8 @@ import tarfile
 import zipfile
 from random import Random
 
+from deepspeech2 import files
+
 CANARY = "canary"  # the file that content which is executed would make
 # What stands at the edges of what programs expect of a number, a text and a JSON value.
 NUMBERS = (
@@ -157,8 +159,22 @@ def value(data, random: Random):
     return data
 
 
+def of_other_kinds(data: bytes, random: Random) -> bytes:
+    """A sealed object with one value, at any depth, of another kind, and a seal that fits."""
+    content = json.loads(data)
+    del content[files.SEAL]
+    places = [(content, key) for key in content]
+    for node, key in places:
+        if isinstance(node[key], (dict, list)):
+            places += [(node[key], inner) for inner in _keys(node[key])]
+    node, key = random.choice(places)
+    kinds = (None, True, 3, -1, 0.5, "a", "", [], ["a"], [1, 2], {}, {"a": 1})
+    node[key] = random.choice([v for v in kinds if type(v) is not type(node[key])])
+    return json.dumps({**content, files.SEAL: files.seal(content)}).encode()
+
+
 def _keys(node):
-    return node if isinstance(node, dict) else range(len(node))
+    return [*node] if isinstance(node, dict) else range(len(node))
 
 
 def json_text(data: bytes, random: Random) -> bytes:

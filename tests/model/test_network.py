@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from deepspeech2 import engines
+from deepspeech2 import cli, engines, files
 from deepspeech2.cli import UserError
 from deepspeech2.engines import Shape
 from deepspeech2.engines.torchscript import cuda
@@ -244,3 +244,14 @@ def test_load_refuses_altered_weights(tmp_path):
     write_sealed(tmp_path / "m.json", description)
     with pytest.raises(UserError, match=r"m.safetensors: altered.*snakemake"):
         network.load(tmp_path / "m.safetensors", tmp_path / "m.json", "static")
+
+
+def test_a_description_of_other_shapes_is_named(tmp_path):
+    """Its seal fits."""
+    weights = write_safetensors(tmp_path / "m.safetensors")
+    about = {**tiny_description(), "weights_sha256": files.sha256(weights)}
+    about["architecture"]["hidden_size"] += 8
+    index = write_sealed(tmp_path / "m.json", about)
+    text = "m.json: it, or a file .*size mismatch.*; rebuild it"
+    with pytest.raises(UserError, match=text), cli.naming_used():
+        network.load(weights, index, "static")

@@ -1,1 +1,29 @@
 """DeepSpeech2: accuracy and speed per batch size, from a speech archive and a checkpoint."""
+
+import re
+import sys
+
+OUT_OF_MEMORY = "out of memory; use a smaller batch size, fewer processes or shorter utterances"
+# torch has no class of its own for it, nor have threads and the loading of libraries.
+_SAID = r"(?<!')\bmemory\b|bad_alloc|new thread|map segment|create a primitive$"
+
+
+def lacks_memory(error) -> bool:
+    """Whether an exception, or one that it followed on, says that memory is short."""
+    while error and not isinstance(error, MemoryError):
+        of_system = isinstance(error, (RuntimeError, ImportError, OSError))
+        if of_system and not getattr(error, "filename", None) and re.search(_SAID, str(error)):
+            break
+        error = error.__context__
+    return error is not None
+
+
+def _end(kind, error, trace) -> None:
+    if lacks_memory(error):
+        sys.stderr.write(f"error: {OUT_OF_MEMORY}\n")
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
+if sys.argv[0] == "-m":  # a stage is about to be imported, which comes before `cli.run`
+    sys.excepthook = _end

@@ -13,6 +13,7 @@ error, which is also the last line of its log, with exit status 1.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import gc
 import inspect
@@ -23,11 +24,13 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Callable, Iterable, Sequence
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool, ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
+from deepspeech2 import OUT_OF_MEMORY, lacks_memory
 from deepspeech2.cores import granted
 
 log = logging.getLogger("deepspeech2")
@@ -38,7 +41,9 @@ MAX_MESSAGE = 1000  # characters
 # those of torch again and again takes a tenth of a second in each of many jobs.
 GARBAGE = 20_000
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-OUT_OF_MEMORY = "out of memory; use a smaller batch size, fewer processes or shorter utterances"
+# What code that takes a value as what it should be raises for one of another kind.
+OF_VALUES = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError)
+used: list = []  # last of all sealed files: its path, what makes it anew, the key
 
 
 class UserError(Exception):
@@ -181,10 +186,32 @@ def call(main: Callable[..., None], argv: Sequence[str] | None = None) -> None:
         handler = logging.StreamHandler(sys.stderr)
     handler.format = lambda record: printable(record.getMessage())
     log.addHandler(handler)
-    log.setLevel(logging.INFO)
+    log.setLevel(logging.DEBUG if path else logging.INFO)
     log.propagate = False
     logging.raiseExceptions = False  # a log that cannot be written must not hide why
-    main(**values)
+    with naming_used():
+        main(**values)
+
+
+@contextlib.contextmanager
+def naming_used() -> Iterator[None]:
+    """What a value of another kind in a sealed file causes is one line; the log has the rest.
+
+    Whoever edits such a file can seal it anew: no reader checks the kind of each of its values.
+    """
+    used.clear()
+    try:
+        yield
+    except OF_VALUES as error:
+        if not used:
+            raise
+        for line in traceback.format_exc().splitlines():
+            log.debug(line)
+        (path, then, key), what = used, f"{type(error).__name__}: {error}"
+        raise UserError(
+            f"{path}: it, or a file that was read before it, has a value of another kind than "
+            f"this version writes (near {key!r}: {what:.200}); {then}; the log has the place"
+        ) from None
 
 
 def progress(items: Iterable | None, total: int | None = None, what: str = "", unit: str = "it"):
@@ -220,11 +247,8 @@ def run(main: Callable[..., None]) -> None:
         call(main)
     except UserError as error:
         _fail(str(error))
-    except (MemoryError, BrokenProcessPool):
-        _fail(OUT_OF_MEMORY)
-    except (RuntimeError, ImportError) as error:
-        # torch has no class of its own for it, nor have threads and the loading of libraries.
-        if not re.search("memory|bad_alloc|new thread|map segment|create a primitive$", str(error)):
+    except (MemoryError, RuntimeError, ImportError) as error:
+        if not (lacks_memory(error) or isinstance(error, BrokenProcessPool)):
             raise
         _fail(OUT_OF_MEMORY)
     except OSError as error:

@@ -234,6 +234,11 @@ class _Sealed(dict):
     def __init__(self, data: dict, path: str | Path, then: str):
         super().__init__(data)
         self.about = path, then
+        cli.used[:] = path, then, None
+
+    def __getitem__(self, key: Any) -> Any:
+        cli.used[:] = *self.about, key
+        return super().__getitem__(key)
 
     def __missing__(self, key: Any) -> Any:
         path, then = self.about

@@ -127,7 +127,7 @@ class Batches:
         features = self.features
         positions = list(range(start, min(start + self.batch_size, len(features))))
         rows = positions + positions[-1:] * self.fill_up_rows(len(positions))
-        lengths = np.array([features.utterances[i]["frames"] for i in rows], np.int32)
+        lengths = np.fromiter((features.utterances[i]["frames"] for i in rows), np.int32)
         frames = self.width(start)
         spectrograms = np.empty((len(rows), 1, features.bins, frames), np.float32)
         for row, position in enumerate(positions):

@@ -250,5 +250,8 @@ def load_alone(weights: str | Path, form: str, dtype: torch.dtype = torch.float3
 def _filled(network: DeepSpeech2, weights: str | Path) -> Any:
     state: dict[str, Tensor] = safetensors.torch.load_file(str(weights))
     counters = {k: v for k, v in network.state_dict().items() if k.endswith("num_batches_tracked")}
-    network.load_state_dict({**counters, **state})
+    try:
+        network.load_state_dict({**counters, **state})
+    except RuntimeError as error:  # other shapes than those of the description
+        raise ValueError(error) from None
     return network.eval().requires_grad_(False)

@@ -14,7 +14,7 @@ from typing import Literal
 
 from deepspeech2 import cli, sources
 from deepspeech2.cli import Input, Output, UserError, log
-from deepspeech2.files import read_sealed, replacing, sha256, unchanged, write_json
+from deepspeech2.files import read_sealed, remedy, replacing, sha256, unchanged, write_json
 from deepspeech2.scoring import transcripts as transcripts_file
 from deepspeech2.scoring.alignment import align, characters, confusions, count_errors, words
 from deepspeech2.scoring.classes import LENGTHS, length_class, text_class
@@ -119,7 +119,10 @@ def main(
     with unchanged(lambda: [training_texts] if training_texts else []):
         known = transcripts_file.read_training_texts(training_texts)
         texts_sha256 = training_texts and sha256(training_texts)
-    result = figures(entries, utterances, known)
+    try:
+        result = figures(entries, utterances, known)
+    except UserError as error:
+        raise UserError(f"{transcripts}: {error}; {remedy(transcripts_index)}") from None
     if normaliser:
         result["normalised"] = normalised(entries, normaliser)
     result["transcripts_sha256"] = sha256(transcripts)

@@ -309,7 +309,11 @@ def _ctc(logits: Tensor, targets: Tensor, lengths: Tensor, target_lengths: Tenso
 
 
 class _Guarded:
-    """Batches whose failures come out of the process that makes them as a line of text."""
+    """Batches whose failures come out of the process that makes them as a line of text.
+
+    As arrays, through a pipe: torch loses a tensor, and waits for it forever, where /dev/shm is
+    full or the length of files is limited.
+    """
 
     def __init__(self, batches: Batches):
         self.batches = batches
@@ -317,9 +321,9 @@ class _Guarded:
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __getitem__(self, number: int) -> list[Tensor] | str:
+    def __getitem__(self, number: int) -> tuple[np.ndarray, ...] | str:
         try:
-            return [torch.from_numpy(array) for array in self.batches[number]]
+            return self.batches[number]
         except (UserError, OSError) as error:
             return str(error)
 
@@ -333,7 +337,7 @@ def _load(batches: Batches) -> Iterator[list[Tensor]]:
         for content in loader:
             if isinstance(content, str):
                 raise UserError(content)
-            yield content
+            yield [torch.from_numpy(array) for array in content]
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise

@@ -208,7 +208,7 @@ def test_what_says_that_memory_is_short(error, known):
 
 
 @pytest.mark.parametrize("megabytes", [20, 30, 40, 50])
-@pytest.mark.parametrize("stage", ["model.export", "report.figures", "scoring.score"])
+@pytest.mark.parametrize("stage", ["model.torchscript", "report.figures", "scoring.score"])
 def test_memory_is_short_during_imports(stage, megabytes):
     """With a little more numpy's library for products aborts, and says so in its own words."""
 

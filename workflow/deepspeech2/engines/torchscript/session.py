@@ -1,4 +1,4 @@
-"""Sessions of the backend `torchscript`: a module that torch runs on the CPU or on a GPU."""
+"""Sessions of the backend `torchscript`: a module that torch runs on the CPU, a GPU or an NPU."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def by_length(lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 class Session(engines.Session):
-    """Runs a TorchScript module. The packed form gets its input sorted by length."""
+    """Runs a module, traced or not. The packed form gets its input sorted by length."""
 
-    def __init__(self, module: torch.jit.ScriptModule, packed: bool):
+    def __init__(self, module: torch.nn.Module, packed: bool):
         self.module, self.packed = module, packed
 
     def upload(self, spectrograms: np.ndarray, lengths: np.ndarray) -> Any:
@@ -59,20 +59,53 @@ class Session(engines.Session):
         return probabilities.numpy(), lengths.numpy()
 
 
-class CudaSession(Session):
-    """The same on a GPU, where `forward` only starts what `synchronize` waits for."""
+class DeviceSession(Session):
+    """The same on a device, where `forward` only starts what `synchronize` waits for."""
 
-    def __init__(self, module: torch.jit.ScriptModule, packed: bool, device: str, graphs: bool):
+    def __init__(self, module: torch.nn.Module, packed: bool, device: str):
         super().__init__(module, packed)
-        self.device, self.graphs = device, {} if graphs else None
+        self.device = device
+        self.runtime = getattr(
+            torch, device.partition(":")[0]
+        )  # torch.cuda; torch.npu by torch_npu
 
     def upload(self, spectrograms: np.ndarray, lengths: np.ndarray) -> Any:
         *tensors, unsort = super().upload(spectrograms, lengths)
-        tensors = [x.pin_memory().to(self.device, non_blocking=True) for x in tensors]
-        if self.graphs is not None and tensors[0].shape not in self.graphs:
-            self.graphs[tensors[0].shape] = self._record(*tensors)
+        tensors = [self._copied(x) for x in tensors]
         self.synchronize()  # else the copy would be timed as part of what comes next
         return (*tensors, unsort)
+
+    def _copied(self, x: torch.Tensor) -> torch.Tensor:
+        return x.to(self.device)
+
+    def synchronize(self) -> None:
+        self.runtime.synchronize(self.device)
+
+    def download(self, result: Any) -> tuple[np.ndarray, np.ndarray]:
+        *outputs, unsort = result
+        return super().download((*(x.to("cpu") for x in outputs), unsort))
+
+    def peak_memory_bytes(self) -> int:
+        return self.runtime.max_memory_allocated(self.device)
+
+
+class CudaSession(DeviceSession):
+    """The same on a GPU, with CUDA graphs if they are wanted."""
+
+    def __init__(self, module: torch.nn.Module, packed: bool, device: str, graphs: bool):
+        super().__init__(module, packed, device)
+        self.graphs = {} if graphs else None
+
+    def upload(self, spectrograms: np.ndarray, lengths: np.ndarray) -> Any:
+        batch = super().upload(spectrograms, lengths)
+        *tensors, _ = batch
+        if self.graphs is not None and tensors[0].shape not in self.graphs:
+            self.graphs[tensors[0].shape] = self._record(*tensors)
+            self.synchronize()
+        return batch
+
+    def _copied(self, x: torch.Tensor) -> torch.Tensor:
+        return x.pin_memory().to(self.device, non_blocking=True)
 
     def _record(self, *tensors: torch.Tensor) -> Any:
         """A CUDA graph for tensors of these shapes, with the places of its input and output."""
@@ -98,13 +131,3 @@ class CudaSession(Session):
                 place.copy_(x)
             graph.replay()
             return (*(x.clone() for x in outputs), unsort)
-
-    def synchronize(self) -> None:
-        torch.cuda.synchronize(self.device)
-
-    def download(self, result: Any) -> tuple[np.ndarray, np.ndarray]:
-        *outputs, unsort = result
-        return super().download((*(x.to("cpu") for x in outputs), unsort))
-
-    def peak_memory_bytes(self) -> int:
-        return torch.cuda.max_memory_allocated(self.device)

@@ -97,7 +97,8 @@ def test_a_session_computes_what_the_cpu_does(plugin, weights, tmp_path, precisi
 
 
 # Deliberate mistakes: the module, what stands there and what instead, and the precision to run.
-COPY, LATE_COPY = "x.to(self.device)", "x.to(self.device, non_blocking=True)"
+COPY = "x.to(self.device, non_blocking=self.pinned)"
+LATE_COPY = "x.to(self.device, non_blocking=True)"
 WAIT = "        self.synchronize()  # else"
 HOME, LATE_HOME = 'x.to("cpu") for', 'x.to("cpu", non_blocking=True) for'
 MISTAKES = {
@@ -110,7 +111,7 @@ MISTAKES = {
     "another device": (npu, {"set_device(device)": "set_device(0)"}, "fp32"),
     "no device": (npu, {"runtime.set_device(device)": "pass"}, "fp32"),
     "HF32 in convolutions": (npu, {"runtime.conv.allow_hf32 = runtime.": "runtime."}, "fp32"),
-    "float16 for float32": (npu, {"runtime.set_option(dict(KEEP))": "pass"}, "fp32"),
+    "float16 for float32": (npu, {"runtime.set_option(dict(keep))": "pass"}, "fp32"),
     "compiled shape by shape": (npu, {"jit_compile=False": "jit_compile=True"}, "fp32"),
     "fp16 not requested": (torchscript, {"types[self.engine.precision]": "torch.float32"}, "fp16"),
     "network on the CPU": (torchscript, {"return net.to(self._place)": "return net"}, "fp32"),
@@ -227,7 +228,7 @@ def test_what_is_found_and_devices_that_are_not_there(plugin):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"device": "npu:x"}, "serves the devices cpu, cuda:N and npu:N"),
+        ({"device": "npu:x"}, "serves cpu, cuda:N and npu:N, not"),
         ({"precision": "int8"}, "computes fp32 or fp16 or bf16 on npu"),
         ({"form": "packed"}, "on npu the form must be static"),
         ({"options": {"cuda_graphs": True}}, "no option 'cuda_graphs'; known are: traced"),

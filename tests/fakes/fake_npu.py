@@ -19,7 +19,7 @@ import torch
 from torch.utils._pytree import tree_flatten, tree_map
 
 DEVICES = 2
-EVENTS = os.environ.get("FAKE_NPU_EVENTS")  # a folder for the events of each process
+EVENTS = os.environ.get("FAKE_ASCEND_EVENTS")  # a folder for the events of each process
 ATEN = torch.ops.aten
 # What the matrix unit computes: convolutions, and the rest.
 CONVOLUTIONS = {ATEN.convolution, ATEN._convolution}

@@ -29,11 +29,7 @@ if TYPE_CHECKING:
 
 ARTEFACT = "model.pt"
 WEIGHTS = "weights.safetensors"  # instead of it where the network is not traced
-PRECISIONS = {
-    "cpu": ("fp32", "bf16"),
-    "cuda": ("fp32", "fp16", "bf16"),
-    "npu": ("fp32", "fp16", "bf16"),
-}
+PRECISIONS = {"cpu": ("fp32", "bf16"), **dict.fromkeys(("cuda", "npu"), ("fp32", "fp16", "bf16"))}
 OPTIONS_ON = {"cpu": (), "cuda": ("cuda_graphs", "tf32"), "npu": ("traced",)}
 
 
@@ -41,6 +37,7 @@ class Backend(engines.Backend):
     """See the module."""
 
     packages, proven = (*PACKAGES, "torch"), ("cpu", "cuda")
+    settings: ClassVar[dict[str, Any]] = {}  # of an NPU's arithmetic, for the record
     options: ClassVar[dict[str, Option]] = {
         "cuda_graphs": Option(
             False,
@@ -48,11 +45,9 @@ class Backend(engines.Backend):
             "for the host (form static; padding longest or buckets)",
         ),
         "tf32": Option(
-            False, "on GPUs, at fp32: multiply with 10 bits of mantissa instead of 23, faster"
+            False, "on GPUs, at fp32: multiply with 10 bits of mantissa, not 23: faster"
         ),
-        "traced": Option(
-            True, "on NPUs: false runs the network as Python has it, operator by operator"
-        ),
+        "traced": Option(True, "on NPUs: false runs the network as Python has it, not its trace"),
     }
 
     @classmethod
@@ -62,10 +57,7 @@ class Backend(engines.Backend):
 
     @classmethod
     def examine(cls, device: str | None = None) -> Finding:
-        """The CPU, GPUs and NPUs, through torch.
-
-        What one of these lacks is missing only if `device` is one. Other engines import no plugin.
-        """
+        """The CPU, GPUs and NPUs, through torch. What a device lacks is missing only if named."""
         found, missing = installed(cls.packages)
         found["cpu"] = cores.found()
         doubts = []
@@ -107,8 +99,7 @@ class Backend(engines.Backend):
         engine, kind = self.engine, self._kind
         if not re.fullmatch(r"cpu|(cuda|npu)(:\d{1,3})?", engine.device):
             raise UserError(
-                f"backend torchscript serves the devices cpu, cuda:N and npu:N, not "
-                f"{engine.device!r}"
+                f"backend torchscript serves cpu, cuda:N and npu:N, not {engine.device!r}"
             )
         if engine.precision not in PRECISIONS[kind]:
             raise UserError(
@@ -117,8 +108,7 @@ class Backend(engines.Backend):
             )
         if kind == "npu" and engine.form == "packed":
             raise UserError(
-                "backend torchscript: on npu the form must be static; torch_npu has an LSTM of its "
-                "own for packed sequences"
+                "backend torchscript: on npu the form must be static (docs/hardware.md)"
             )
         if engine.options.get("tf32") is True and engine.precision != "fp32":
             raise UserError("backend torchscript: tf32 is a way to compute fp32")
@@ -150,8 +140,8 @@ class Backend(engines.Backend):
         torch._C._jit_set_texpr_fuser_enabled(False)
         if self._kind == "npu":
             with plugin_errors(f"{npu.NAME} does not take the device {self._place}"):
-                plugin = npu.choose(self._place, self.engine.precision)
-            self.fake = bool(getattr(plugin, "__fake__", False))
+                self.settings = npu.choose(self._place, self.engine.precision)
+            self.fake = bool(getattr(npu.plugin(), "__fake__", False))
             return
         warnings.filterwarnings("ignore", SCATTERED, UserWarning)
         # For cuBLAS to compute the same every time; it looks when it is first used.
@@ -169,7 +159,7 @@ class Backend(engines.Backend):
         import torch
 
         from deepspeech2.engines.torchscript.session import quiet
-        from deepspeech2.model.trace import save
+        from deepspeech2.model.trace import save, trace
 
         if not self._traced:
             shutil.copyfile(source, folder / WEIGHTS)
@@ -178,9 +168,7 @@ class Backend(engines.Backend):
             if self.source == "torchscript":
                 module = torch.jit.load(str(source), map_location="cpu").eval()
             else:
-                from deepspeech2.model import trace
-
-                module = trace.trace(self._network(source), self._place)
+                module = trace(self._network(source), self._place)
             save(torch.jit.freeze(module), folder / ARTEFACT)
         return {}
 
@@ -198,26 +186,25 @@ class Backend(engines.Backend):
         import torch
 
         from deepspeech2.engines.torchscript.session import (
-            CudaSession,
             DeviceSession,
+            GraphSession,
             Session,
             quiet,
         )
 
         torch.set_num_threads(threads)
-        packed, graphs = self.engine.form == "packed", self.engine.options.get("cuda_graphs", False)
         if self._traced:
             with quiet():
                 module = torch.jit.load(str(folder / ARTEFACT), map_location=self._place)
         else:
             module = self._network(folder / WEIGHTS)
+        packed = self.engine.form == "packed"
         if self._kind == "cpu":
             return Session(module, packed)
-        if self._kind == "npu":
-            session = DeviceSession(module, packed, self._place)
-            session.notes = npu.settings(self.engine.precision)
-            return session
-        return CudaSession(module, packed, self._place, graphs)
+        kind = GraphSession if self.engine.options.get("cuda_graphs") else DeviceSession
+        session = kind(module, packed, self._place)
+        session.notes = self.settings
+        return session
 
     def versions(self) -> dict[str, str]:
         import torch

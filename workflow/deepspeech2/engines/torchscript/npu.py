@@ -53,25 +53,17 @@ def missing(device: str = "npu") -> str | None:
     return None
 
 
-def choose(device: str, precision: str) -> Any:
-    """Make `device` the one that computes, at fp32 in float32. Returns torch_npu."""
-    found = plugin()
-    runtime = found.npu
+def choose(device: str, precision: str) -> dict[str, Any]:
+    """Make `device` the one that computes, at fp32 in float32. Returns what was set for that."""
+    runtime, keep = plugin().npu, KEEP if precision == "fp32" else {}
     # Kernels that are there, for any shape: else each new shape is compiled when it is first met.
     runtime.set_compile_mode(jit_compile=False)
     # HF32 has 11 bits of mantissa instead of 23, and convolutions use it unless told otherwise.
     runtime.conv.allow_hf32 = runtime.matmul.allow_hf32 = False
-    if precision == "fp32":
-        runtime.set_option(dict(KEEP))
+    runtime.set_option(dict(keep))
     runtime.set_device(device)
-    return found
-
-
-def settings(precision: str) -> dict[str, Any]:
-    """What may change the arithmetic, as it is set, for the record."""
-    runtime = plugin().npu
     hf32 = {"conv": runtime.conv.allow_hf32, "matmul": runtime.matmul.allow_hf32}
-    return {"allow_hf32": hf32, **(KEEP if precision == "fp32" else {})}
+    return {"allow_hf32": hf32, **keep}
 
 
 def versions(device: str | None = None) -> dict[str, str]:

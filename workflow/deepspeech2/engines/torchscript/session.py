@@ -64,19 +64,17 @@ class DeviceSession(Session):
 
     def __init__(self, module: torch.nn.Module, packed: bool, device: str):
         super().__init__(module, packed)
-        self.device = device
-        self.runtime = getattr(
-            torch, device.partition(":")[0]
-        )  # torch.cuda; torch.npu by torch_npu
+        self.device, kind = device, device.partition(":")[0]
+        self.runtime = getattr(torch, kind)  # torch.cuda; torch.npu, which torch_npu brings
+        self.pinned = kind == "cuda"
 
     def upload(self, spectrograms: np.ndarray, lengths: np.ndarray) -> Any:
         *tensors, unsort = super().upload(spectrograms, lengths)
-        tensors = [self._copied(x) for x in tensors]
+        if self.pinned:
+            tensors = [x.pin_memory() for x in tensors]
+        tensors = [x.to(self.device, non_blocking=self.pinned) for x in tensors]
         self.synchronize()  # else the copy would be timed as part of what comes next
         return (*tensors, unsort)
-
-    def _copied(self, x: torch.Tensor) -> torch.Tensor:
-        return x.to(self.device)
 
     def synchronize(self) -> None:
         self.runtime.synchronize(self.device)
@@ -89,23 +87,19 @@ class DeviceSession(Session):
         return self.runtime.max_memory_allocated(self.device)
 
 
-class CudaSession(DeviceSession):
-    """The same on a GPU, with CUDA graphs if they are wanted."""
+class GraphSession(DeviceSession):
+    """The same on an NVIDIA GPU, with a CUDA graph for each shape."""
 
-    def __init__(self, module: torch.nn.Module, packed: bool, device: str, graphs: bool):
+    def __init__(self, module: torch.nn.Module, packed: bool, device: str):
         super().__init__(module, packed, device)
-        self.graphs = {} if graphs else None
+        self.graphs: dict[Any, Any] = {}
 
     def upload(self, spectrograms: np.ndarray, lengths: np.ndarray) -> Any:
-        batch = super().upload(spectrograms, lengths)
-        *tensors, _ = batch
-        if self.graphs is not None and tensors[0].shape not in self.graphs:
+        *tensors, unsort = super().upload(spectrograms, lengths)
+        if tensors[0].shape not in self.graphs:
             self.graphs[tensors[0].shape] = self._record(*tensors)
             self.synchronize()
-        return batch
-
-    def _copied(self, x: torch.Tensor) -> torch.Tensor:
-        return x.pin_memory().to(self.device, non_blocking=True)
+        return (*tensors, unsort)
 
     def _record(self, *tensors: torch.Tensor) -> Any:
         """A CUDA graph for tensors of these shapes, with the places of its input and output."""
@@ -123,8 +117,6 @@ class CudaSession(DeviceSession):
 
     def forward(self, batch: Any) -> Any:
         *tensors, unsort = batch
-        if self.graphs is None:
-            return super().forward(batch)
         graph, places, outputs = self.graphs[tensors[0].shape]
         with torch.inference_mode():
             for place, x in zip(places, tensors):

@@ -26,7 +26,11 @@ MODULES = [
         "engines.torch_aie",
     )
 ]
-OURS = {"compile", "index"}  # newer names of torch's that are something else in these sources
+OURS = {
+    "compile",
+    "index",
+    "npu",
+}  # names of torch's, or a stand-in's, that are something else here
 
 
 def used():

@@ -158,6 +158,7 @@ def test_whole_numbers_stay_whole_beside_missing_ones(tmp_path):
     [
         ("torchscript", "cpu", False),
         ("torchscript", "cuda:0", False),
+        ("torchscript", "npu:0", True),
         ("torch_aie", "npu:1", True),
         ("somebody_elses", "cpu", False),
     ],

@@ -117,6 +117,33 @@ def test_the_whole_pipeline_on_the_stand_in(project):
     assert "Nothing to be done" in snakemake(project, "-n", *options).stdout
 
 
+def test_the_pipeline_through_torch_npu_on_its_stand_in(project):
+    """Traced from the weights: the row is FAKE, and says what computed, and how."""
+    engine = {"backend": "torchscript", "device": "npu:1", "precision": "fp16"}
+    engine["python"] = wrapper(project, "torch_npu")
+    (project / "events").mkdir()
+    options = configure(project, engines={"npu": engine})
+    content = yaml.safe_load((project / "own.yaml").read_text())
+    content["run"].update(engines=["npu"], batch_sizes=[1])
+    (project / "own.yaml").write_text(yaml.safe_dump(content))
+    assert "export" not in planned(project, *options)
+    snakemake(project, *options)
+    with open(project / "results/table.tsv", newline="") as file:
+        (row,) = csv.DictReader(file, delimiter="\t")
+    assert (row["verdict"], row["stream_verdict"]) == ("FAKE", "FAKE")
+    assert row["identical_transcripts"] == "3" and int(row["peak_device_memory_bytes"]) > 0
+    assert "torch_npu unknown" in row["versions"] and "Fake310P3 1" in row["versions"]
+    text = (project / "results/table.md").read_text().replace("\\", "")
+    line = "its backend torchscript has never run on real hardware of this kind (device npu)"
+    assert f"Engine npu: {line}" in text
+    events = [path.read_text().split("\n") for path in (project / "events").iterdir()]
+    assert len(events) == 4 and all(lines[0] == "set_device 1" for lines in events)
+    folder = project / "results/own/tiny/npu/bs1"
+    assert set(json.loads((folder / "compiled.json").read_text())["files"]) == {"model.pt"}
+    notes = json.loads((folder / "record.json").read_text())["offline"]["compile_notes"]
+    assert notes == {"allow_hf32": {"conv": False, "matmul": False}}
+
+
 def test_no_figure_of_a_stand_in_is_published():
     files = [
         ROOT / "README.md",

@@ -214,7 +214,7 @@ BAD = [
     ((["run", "engines"], ["npu"]), "run.engines: 'npu' is not defined; defined are: cpu-fp32"),
     ((["run", "datasets"], ["../x"]), "run.datasets[0]"),
     ((["engines", "cpu-fp32", "backend"], "warp"), "engines.cpu-fp32: unknown backend 'warp'"),
-    ((["engines", "cpu-fp32", "device"], "npu:0"), "engines.cpu-fp32: backend torchscript serves"),
+    ((["engines", "cpu-fp32", "device"], "tpu:0"), "engines.cpu-fp32: backend torchscript serves"),
     ((["engines", "cpu-fp32", "precision"], "fp16"), "engines.cpu-fp32: backend torchscript comp"),
     (
         (["engines", "cpu-fp32", "options"], {"a": 1}),

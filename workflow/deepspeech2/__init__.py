@@ -1,5 +1,6 @@
 """DeepSpeech2: accuracy and speed per batch size, from a speech archive and a checkpoint."""
 
+import os
 import re
 import sys
 
@@ -27,3 +28,7 @@ def _end(kind, error, trace) -> None:
 
 if sys.argv[0] == "-m":  # a stage is about to be imported, which comes before `cli.run`
     sys.excepthook = _end
+
+# torch imports every plugin for a device that is installed, and cannot be imported itself where one
+# of them is broken, not even for the CPU. Here an engine imports the plugin that it needs.
+os.environ["TORCH_DEVICE_BACKEND_AUTOLOAD"] = "0"

@@ -209,13 +209,13 @@ class EngineEntry(Entry):
     """A way to run a model, by name."""
 
     backend: str
-    """what computes: torchscript (CPU, NVIDIA GPUs), native (CPU), onnxruntime (CPU, GPUs, NPUs),
-    openvino (CPU), torch_aie or acl_om (Ascend NPUs)"""
+    """what computes: torchscript (CPU, NVIDIA GPUs, Ascend NPUs by torch_npu), native (CPU),
+    onnxruntime (CPU, GPUs, NPUs), openvino (CPU), torch_aie or acl_om (Ascend NPUs)"""
     device: str | None = None
     """where: cpu; cuda:0, cuda:1 ...; npu:0, npu:1 ...; null is the backend's own"""
     precision: Literal[engines.PRECISIONS] | None = None
     """fp32; bf16 on the CPU, too, and int8 by native and onnxruntime; fp16 and bf16 on GPUs; fp16
-    on NPUs; null is the backend's own"""
+    on NPUs, and bf16 by torchscript; null is the backend's own"""
     form: Literal[engines.FORMS] = "static"
     """static: order-free, without packed sequences; packed: the reference's"""
     padding: Literal[engines.PADDINGS] = "longest"

@@ -1,4 +1,4 @@
-"""Sessions of the backend `torchscript`: a module that torch runs on the CPU or on a GPU."""
+"""Sessions of the backend `torchscript`: a module that torch runs on the CPU, a GPU or an NPU."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def by_length(lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 class Session(engines.Session):
-    """Runs a TorchScript module. The packed form gets its input sorted by length."""
+    """Runs a module, traced or not. The packed form gets its input sorted by length."""
 
-    def __init__(self, module: torch.jit.ScriptModule, packed: bool):
+    def __init__(self, module: torch.nn.Module, packed: bool):
         self.module, self.packed = module, packed
 
     def upload(self, spectrograms: np.ndarray, lengths: np.ndarray) -> Any:
@@ -59,19 +59,46 @@ class Session(engines.Session):
         return probabilities.numpy(), lengths.numpy()
 
 
-class CudaSession(Session):
-    """The same on a GPU, where `forward` only starts what `synchronize` waits for."""
+class DeviceSession(Session):
+    """The same on a device, where `forward` only starts what `synchronize` waits for."""
 
-    def __init__(self, module: torch.jit.ScriptModule, packed: bool, device: str, graphs: bool):
+    def __init__(self, module: torch.nn.Module, packed: bool, device: str):
         super().__init__(module, packed)
-        self.device, self.graphs = device, {} if graphs else None
+        self.device, kind = device, device.partition(":")[0]
+        self.runtime = getattr(torch, kind)  # torch.cuda; torch.npu, which torch_npu brings
+        self.pinned = kind == "cuda"
 
     def upload(self, spectrograms: np.ndarray, lengths: np.ndarray) -> Any:
         *tensors, unsort = super().upload(spectrograms, lengths)
-        tensors = [x.pin_memory().to(self.device, non_blocking=True) for x in tensors]
-        if self.graphs is not None and tensors[0].shape not in self.graphs:
-            self.graphs[tensors[0].shape] = self._record(*tensors)
+        if self.pinned:
+            tensors = [x.pin_memory() for x in tensors]
+        tensors = [x.to(self.device, non_blocking=self.pinned) for x in tensors]
         self.synchronize()  # else the copy would be timed as part of what comes next
+        return (*tensors, unsort)
+
+    def synchronize(self) -> None:
+        self.runtime.synchronize(self.device)
+
+    def download(self, result: Any) -> tuple[np.ndarray, np.ndarray]:
+        *outputs, unsort = result
+        return super().download((*(x.to("cpu") for x in outputs), unsort))
+
+    def peak_memory_bytes(self) -> int:
+        return self.runtime.max_memory_allocated(self.device)
+
+
+class GraphSession(DeviceSession):
+    """The same on an NVIDIA GPU, with a CUDA graph for each shape."""
+
+    def __init__(self, module: torch.nn.Module, packed: bool, device: str):
+        super().__init__(module, packed, device)
+        self.graphs: dict[Any, Any] = {}
+
+    def upload(self, spectrograms: np.ndarray, lengths: np.ndarray) -> Any:
+        *tensors, unsort = super().upload(spectrograms, lengths)
+        if tensors[0].shape not in self.graphs:
+            self.graphs[tensors[0].shape] = self._record(*tensors)
+            self.synchronize()
         return (*tensors, unsort)
 
     def _record(self, *tensors: torch.Tensor) -> Any:
@@ -90,21 +117,9 @@ class CudaSession(Session):
 
     def forward(self, batch: Any) -> Any:
         *tensors, unsort = batch
-        if self.graphs is None:
-            return super().forward(batch)
         graph, places, outputs = self.graphs[tensors[0].shape]
         with torch.inference_mode():
             for place, x in zip(places, tensors):
                 place.copy_(x)
             graph.replay()
             return (*(x.clone() for x in outputs), unsort)
-
-    def synchronize(self) -> None:
-        torch.cuda.synchronize(self.device)
-
-    def download(self, result: Any) -> tuple[np.ndarray, np.ndarray]:
-        *outputs, unsort = result
-        return super().download((*(x.to("cpu") for x in outputs), unsort))
-
-    def peak_memory_bytes(self) -> int:
-        return torch.cuda.max_memory_allocated(self.device)

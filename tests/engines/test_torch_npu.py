@@ -209,7 +209,8 @@ def test_torch_does_not_import_a_broken_plugin_by_itself(tmp_path):
         assert "Failed to load the backend extension: torch_npu" in failed.stderr
     one, *_ = json.loads(run_stage("doctor", "--json", env=environment).stdout)["backends"]
     assert one["missing"] == [] and "libhccl.so" in one["doubts"][-1]
-    failed = run_stage("doctor", "--require", "torchscript", "--device", "npu:0", env=environment)
+    engine = '{"backend": "torchscript", "device": "npu:0", "precision": "fp16"}'
+    failed = run_stage("doctor", "--require", engine, env=environment)
     assert_one_line_error(failed, "libhccl.so", "source CANN's set_env.sh", "docs/hardware.md")
 
 

@@ -12,8 +12,7 @@ import sys
 from typing import Any
 
 from deepspeech2.cli import UserError
-from deepspeech2.engines import is_installed, version
-from deepspeech2.engines.torch_aie import ascend
+from deepspeech2.engines import ascend, is_installed, version
 from deepspeech2.engines.torchscript.cuda import number
 
 NAME = "torch_npu"

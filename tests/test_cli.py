@@ -190,6 +190,7 @@ def test_an_error_ends_the_processes_of_a_pool():
         (ImportError("a.so: failed to map segment from shared object"), True),
         (OSError("libgomp.so.1: failed to map segment from shared object"), True),
         (RuntimeError("can't start new thread"), True),
+        (SystemError("error return without exception set"), True),
         (RuntimeError("CUDA out of memory. Tried to allocate 2 MiB"), True),
         (ImportError("cannot import name 'memory' from 'torch'"), False),
         (ImportError("cannot import name 'memory_stats' from 'torch'"), False),

@@ -5,14 +5,14 @@ import re
 import sys
 
 OUT_OF_MEMORY = "out of memory; use a smaller batch size, fewer processes or shorter utterances"
-# torch has no class of its own for it, nor have threads and the loading of libraries.
-_SAID = r"(?<!')\bmemory\b|bad_alloc|new thread|map segment|create a primitive$"
+# torch has no class of its own for it, nor have threads and loaders; Python may lose its own.
+_SAID = r"(?<!')\bmemory\b|bad_alloc|new thread|map segment|create a primitive$|without excep"
 
 
 def lacks_memory(error) -> bool:
     """Whether an exception, or one that it followed on, says that memory is short."""
     while error and not isinstance(error, MemoryError):
-        of_system = isinstance(error, (RuntimeError, ImportError, OSError))
+        of_system = isinstance(error, (RuntimeError, ImportError, OSError, SystemError))
         if of_system and not getattr(error, "filename", None) and re.search(_SAID, str(error)):
             break
         error = error.__context__

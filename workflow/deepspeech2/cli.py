@@ -247,7 +247,7 @@ def run(main: Callable[..., None]) -> None:
         call(main)
     except UserError as error:
         _fail(str(error))
-    except (MemoryError, RuntimeError, ImportError) as error:
+    except (MemoryError, RuntimeError, ImportError, SystemError) as error:
         if not (lacks_memory(error) or isinstance(error, BrokenProcessPool)):
             raise
         _fail(OUT_OF_MEMORY)

@@ -188,6 +188,8 @@ def preflight():
 
 
 onstart:
+    if os.path.exists("results") and not os.access("results", os.W_OK):
+        raise WorkflowError("results/: cannot be written; see to its rights")
     preflight()
 
 

@@ -154,7 +154,7 @@ def test_a_session_keeps_the_order_of_unsorted_input(exported, tmp_path, form):
     ("change", "word"),
     [
         ({"backend": "tensorrt"}, "torchscript"),
-        ({"device": "npu:0"}, "'npu:0'"),
+        ({"device": "tpu:0"}, "'tpu:0'"),
         ({"device": "cuda:0:1"}, "'cuda:0:1'"),
         ({"precision": "int8"}, "fp32 or bf16 on cpu, not 'int8'"),
         ({"precision": "fp16"}, "fp32 or bf16 on cpu, not 'fp16'"),

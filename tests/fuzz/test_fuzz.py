@@ -10,7 +10,7 @@ sys.path.append(str(Path(__file__).parent))
 
 import driver
 
-CASES = int(os.environ.get("N") or 100)  # make exports an empty N
+CASES = int(os.environ.get("N") or 50)  # make exports an empty N
 
 
 @pytest.mark.parametrize("name", driver.READERS)

@@ -175,7 +175,7 @@ def test_a_provider_that_is_not_there_stops_before_any_work(device, provider, fi
 def test_the_provider_must_be_the_one_that_runs(monkeypatch, tmp_path, exported):
     """ONNX Runtime would go on with the CPU: with its name in its list, and with no node of it."""
     path, _ = exported["static"]
-    way = onnxruntime_session.Way("XnnpackExecutionProvider", {}, "cpu", 0, "all")
+    way = onnxruntime_session.Way("XnnpackExecutionProvider", {}, "cpu", 0, "ORT_ENABLE_ALL")
     with pytest.raises(UserError, match="Xnnpack"):
         onnxruntime_session.opened(way, path, 1)
     real = onnxruntime.InferenceSession.get_providers
@@ -208,7 +208,7 @@ def test_nodes_that_other_providers_ran_are_counted(monkeypatch, tmp_path, expor
     monkeypatch.setattr(session, "forward", lambda self, batch: None)
     fake = type("Profiled", (), {"end_profiling": lambda self: str(tmp_path / "profile.json")})
     monkeypatch.setattr(session, "session", fake(), raising=False)
-    way = onnxruntime_session.Way("CUDAExecutionProvider", {}, "cuda", 0, "all")
+    way = onnxruntime_session.Way("CUDAExecutionProvider", {}, "cuda", 0, "ORT_ENABLE_ALL")
     notes = onnxruntime_session.placement(way, path, SHAPES[0])
     assert notes == {"left to the CPU": {"Gather": 1, "Shape": 1}}
 

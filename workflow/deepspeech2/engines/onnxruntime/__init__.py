@@ -30,7 +30,13 @@ DISTRIBUTIONS = (
     *("onnxruntime-directml", "onnxruntime-training", "onnxruntime-silicon"),
 )
 NUMBERED = ("cuda", "npu", "dml")  # devices of which there may be several
-LEVELS = ("disabled", "basic", "extended", "all")  # of the optimisation of the graph
+# How much the graph is optimised, with ONNX Runtime's names.
+LEVELS = {
+    "disabled": "ORT_DISABLE_ALL",
+    "basic": "ORT_ENABLE_BASIC",
+    "extended": "ORT_ENABLE_EXTENDED",
+    "all": "ORT_ENABLE_ALL",
+}
 
 
 class Provider(NamedTuple):
@@ -193,7 +199,7 @@ class Backend(engines.Backend):
         chosen, number = self._provider, int(self.engine.device.partition(":")[2] or 0)
         numbered = {"device_id": str(number)} if chosen.device in NUMBERED else {}
         options = {**numbered, **chosen.precisions[self.engine.precision]}
-        level = self.engine.options["graph_level"]
+        level = LEVELS[self.engine.options["graph_level"]]
         return Way(chosen.name, options, chosen.memory, number, level)
 
     def versions(self) -> dict[str, str]:

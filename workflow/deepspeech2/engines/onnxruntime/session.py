@@ -17,19 +17,13 @@ import onnxruntime
 from deepspeech2 import engines
 from deepspeech2.cli import UserError
 
-LEVELS = {
-    "disabled": "ORT_DISABLE_ALL",
-    "basic": "ORT_ENABLE_BASIC",
-    "extended": "ORT_ENABLE_EXTENDED",
-    "all": "ORT_ENABLE_ALL",
-}
 ERRORS_ONLY = 3  # of ONNX Runtime's log
 QUANTISED = ("LSTM", "MatMul")  # its convolutions would be slower, and it has no GRU
 
 
 class Way(NamedTuple):
     """How to run a file: ONNX Runtime's name of the provider, the options that this takes, the kind
-    of memory and the number of the device in which tensors lie, and a key of LEVELS.
+    of memory and the number of the device in which tensors lie, and its name of the graph's level.
     """
 
     provider: str
@@ -48,9 +42,7 @@ def opened(
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.graph_optimization_level = getattr(
-        onnxruntime.GraphOptimizationLevel, LEVELS[way.graph_level]
-    )
+    options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, way.graph_level)
     options.log_severity_level = ERRORS_ONLY
     if profile:
         options.enable_profiling, options.profile_file_prefix = True, profile

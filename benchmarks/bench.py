@@ -50,7 +50,7 @@ from deepspeech2.files import read_json, replacing
 from deepspeech2.model.architecture import Architecture
 from deepspeech2.report.columns import Column, as_text, for_readers, frame, to_markdown, to_tsv
 from deepspeech2.scoring import transcripts
-from deepspeech2.scoring.decoders import Greedy
+from deepspeech2.scoring.decoders.greedy import Decoder as Greedy
 from deepspeech2.scoring.rates import rates
 
 BATCH_SIZES = {"cpu": [1, 8, 16, 32, 64], "cuda": [1, 8, 32, 128, 256, 512]}

@@ -17,7 +17,7 @@ from deepspeech2.cli import UserError
 from deepspeech2.engines.native import instructions
 from deepspeech2.features.batches import FeatureSet
 from deepspeech2.model.architecture import Architecture
-from deepspeech2.scoring.decoders import Greedy
+from deepspeech2.scoring.decoders.greedy import Decoder as Greedy
 from helpers import LABELS, Loaded, run_stage, stages_to_features, write_folder, write_safetensors
 
 sys.path.insert(0, str(ROOT / "benchmarks"))

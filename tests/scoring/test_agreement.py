@@ -6,7 +6,7 @@ from deepspeech2.cli import UserError
 from deepspeech2.files import read_sealed
 from deepspeech2.model import posteriors as posteriors_file
 from deepspeech2.scoring import agreement
-from deepspeech2.scoring.decoders import Greedy
+from deepspeech2.scoring.decoders.greedy import Decoder as Greedy
 from helpers import LABELS, assert_one_line_error, posteriors_of, run_stage, write_transcripts
 
 

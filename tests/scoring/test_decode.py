@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from deepspeech2.model import posteriors as posteriors_file
-from deepspeech2.scoring.decoders import Greedy
+from deepspeech2.scoring.decoders.greedy import Decoder as Greedy
 from helpers import LABELS, assert_one_line_error, posteriors_of, run_stage, write_sealed
 
 

@@ -344,7 +344,8 @@ class Train(Entry):
     architecture: Architecture = Field(default_factory=Architecture)
     """the network: rnn_type, hidden_size, hidden_layers, bidirectional, lookahead_context"""
     start: str | None = None
-    """one of models, to go on from its weights; then its architecture counts"""
+    """one of models, to go on from its weights; then its architecture counts. With architecture:
+    {bidirectional: false} only its forward layers are taken, for a network that can stream"""
     epochs: Annotated[int, Field(ge=1, le=100_000)] = 60
     """epochs at most"""
     patience: Annotated[int, Field(ge=1)] = 20

@@ -17,7 +17,6 @@ import abc
 import importlib
 import importlib.util
 import json
-import re
 import sys
 from argparse import ArgumentTypeError
 from collections.abc import Sequence
@@ -27,6 +26,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from deepspeech2 import sources
 from deepspeech2.cli import UserError
+from deepspeech2.options import Option
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,44 +49,6 @@ BEFORE_A_RUN = tuple(
     f"deepspeech2.{stage}"
     for stage in ("features.preprocess", "model.torchscript", "model.onnx", "engines.compile")
 )
-
-
-class Option(NamedTuple):
-    """A setting that only one backend has: its default, whose type it has, and what it means.
-
-    Numbers are from `low` to `high`, a text (or each of a list) matches `pattern` as a whole. With
-    `optional` it may be None, too.
-    """
-
-    default: Any
-    help: str
-    low: int = 0
-    high: int = 0
-    pattern: str = ""
-    optional: bool = False
-
-    def check(self, name: str, value: Any) -> None:
-        """Raise `UserError` where `value` is not one of this option's."""
-        kind = str if self.optional else type(self.default)
-        if value is None and self.optional:
-            return
-        texts = value if kind is list else [value] if kind is str else []
-        if (
-            type(value) is not kind
-            or (kind is int and not self.low <= value <= self.high)
-            or not all(type(x) is str and re.fullmatch(self.pattern, x) for x in texts)
-        ):
-            raise UserError(f"{name} {value!r:.100}: must be {self.rule()}")
-
-    def rule(self) -> str:
-        """Its values, in words."""
-        kind = str if self.optional else type(self.default)
-        if kind is bool:
-            return "true or false"
-        if kind is int:
-            return f"a whole number from {self.low} to {self.high}"
-        text = f"a text that matches {self.pattern}"
-        return f"a list of texts that match {self.pattern}" if kind is list else text
 
 
 class Export(NamedTuple):

@@ -196,6 +196,10 @@ def main(
         start_state = found.state_dict()
         of_network = dict(start["architecture"])
         del of_network["bins"], of_network["classes"]
+        if of_network["bidirectional"] and not how.architecture["bidirectional"]:
+            of_network |= {
+                key: how.architecture[key] for key in ("bidirectional", "lookahead_context")
+            }
         how = how._replace(architecture=of_network)
     run = Run(how, learnt, chosen_by, alphabet, device, start_state)
     log.info(

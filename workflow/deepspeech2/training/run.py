@@ -27,7 +27,7 @@ from deepspeech2.features.spectrogram import Spectrogram
 from deepspeech2.model.architecture import Architecture
 from deepspeech2.model.network import SCATTERED, DeepSpeech2
 from deepspeech2.scoring import alignment
-from deepspeech2.scoring.decoders import Greedy
+from deepspeech2.scoring.decoders.greedy import Decoder as Greedy
 from deepspeech2.training import epochs
 from deepspeech2.training.augment import Augmentation
 from deepspeech2.training.epochs import Batches, Item, Part, Plan, Recording
@@ -85,8 +85,10 @@ class Run:
             bins=self.spectrogram.bins, classes=len(alphabet), **settings.architecture
         )
         self.network = DeepSpeech2(architecture, "static", settings.dropout).to(self.device)
-        if start is not None:  # the state of another network of this architecture
-            self.network.load_state_dict(start)
+        if start is not None:  # the state of another network of this architecture, or of more
+            own = self.network.state_dict()
+            taken = {name: value for name, value in start.items() if name in own}
+            self.network.load_state_dict({**own, **taken})
         self.average = AveragedModel(
             self.network, multi_avg_fn=_moving_average(settings.average), use_buffers=True
         )

@@ -1,0 +1,169 @@
+"""CTC beam search with an n-gram language model, by the package ufal-flashlight-text.
+
+A text's score is ln P(text | sound) + alpha ln P(text | language model) + beta times its words
+(with a model of characters, its spaces). With a model of characters any text can be written; with
+one of words only the words that it has. Without a model, alpha means nothing. P(text | sound) is
+the sum over all paths through the frames that the beam holds, unless `best_path`.
+
+Where it differs from the package: its language models' scores are log10, and added to natural
+logarithms; a spelling ends with the space, so that the last word of an utterance needs a frame
+more; and what it returns are paths, of which those of one text are added up here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+import os
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import numpy as np
+
+from deepspeech2.cli import UserError
+from deepspeech2.corpus.labels import BLANK
+from deepspeech2.options import Option
+from deepspeech2.scoring import decoders, language_model
+
+SMALLEST = np.finfo(np.float32).tiny  # ln of it is -87
+NEVER = -1e4  # ln of what may not be
+MANY = 10_000
+
+
+class Decoder(decoders.Decoder):
+    """See the module."""
+
+    options: ClassVar[dict[str, Option]] = {
+        "alpha": Option(0.5, "weight of the language model", 0, 100),
+        "beta": Option(0.0, "added for each word (natural logarithm)", -100, 100),
+        "beam_width": Option(25, "hypotheses that are kept at each frame", 1, MANY),
+        "beam_threshold": Option(
+            25.0, "how far below the best they may be (natural logarithm)", 0, 1e6
+        ),
+        "cutoff_top_n": Option(
+            40, "labels that are tried at each frame, the most probable", 1, MANY
+        ),
+        "best_path": Option(False, "score a text by its best path, not by the sum of all"),
+    }
+    refused: ClassVar[dict[str, str]] = {
+        "lm_path": "name the file as an entry of language_models, and that as language_model",
+        "cutoff_prob": "this search has no bound of the probabilities' sum; see beam_threshold and "
+        "cutoff_top_n",
+        "lm_workers": "set accuracy.threads: the result is the same for any number",
+        "top_paths": "only the best text is kept",
+        "decoder_type": "it is the entry's kind",
+    }
+    uses_language_model = True
+
+    def __init__(self, labels, options=None, model=None):
+        super().__init__(labels, options, model)
+        lib, kenlm, dictionary = _import()
+        s, unit = self.settings, model.unit if model else "character"
+        self.space = list(labels).index(" ") if " " in labels else -1
+        names = list(labels)
+        names[BLANK] = "<blank>"
+        words = _units(model) if model else set()
+        if self.space >= 0:
+            names[self.space] = next(
+                (n for n in language_model.SPACES if n in words), language_model.SPACE
+            )
+        if model:
+            _require_writable(words, unit, names, labels, model)
+        self.of_words = unit == "word"
+        weight = s["alpha"] * math.log(10) if model else 0.0
+        shared = (s["beam_width"], min(s["cutoff_top_n"], len(names)), s["beam_threshold"], weight)
+        sums = not s["best_path"]
+        space = self.space if self.space >= 0 else len(names)  # a label that no frame has
+        if not self.of_words:
+            with _quiet():
+                lm = kenlm.KenLM(str(model.path), dictionary.Dictionary(names)) if model else None
+            how = lib.LexiconFreeDecoderOptions(*shared, s["beta"], sums, lib.CriterionType.CTC)
+            self.search = lib.LexiconFreeDecoder(how, lm or lib.ZeroLM(), space, BLANK, [])
+            return
+        known = sorted(words)
+        units = dictionary.Dictionary([*known, language_model.UNKNOWN])
+        with _quiet():
+            lm = kenlm.KenLM(str(model.path), units)
+        trie, start = lib.Trie(len(names), space), lm.start(False)
+        places = {label: place for place, label in enumerate(labels)}
+        for number, word in enumerate(known):
+            _, score = lm.score(start, number)
+            trie.insert([*(places[letter] for letter in word), space], number, score)
+        trie.smear(lib.SmearingMode.MAX)
+        how = lib.LexiconDecoderOptions(
+            *shared, s["beta"], -math.inf, 0.0, sums, lib.CriterionType.CTC
+        )
+        self.search = lib.LexiconDecoder(how, trie, lm, space, BLANK, len(known), [], False)
+
+    def path(self, posteriors: np.ndarray) -> np.ndarray:
+        frames, classes = posteriors.shape
+        if not frames:
+            return np.zeros(0, int)
+        emissions = np.log(np.maximum(posteriors, SMALLEST, dtype=np.float32))
+        if self.of_words:  # the space that ends the last word
+            last = np.full((1, classes), NEVER, np.float32)
+            last[0, self.space] = 0
+            emissions = np.concatenate([emissions, last])
+        emissions = np.ascontiguousarray(emissions, np.float32)
+        results = self.search.decode(emissions.ctypes.data, len(emissions), classes)
+        best: dict[tuple, Any] = {}
+        scores: dict[tuple, float] = {}
+        for result in results:
+            # One label more at each end than there are frames.
+            labels = [label for label, _ in itertools.groupby(result.tokens[1 : frames + 1])]
+            text = tuple(label for label in labels if label != BLANK)
+            if text not in best or result.score > best[text].score:
+                best[text] = result
+            total = scores.get(text, -math.inf)
+            scores[text] = (
+                result.score if self.settings["best_path"] else np.logaddexp(total, result.score)
+            )
+        if not scores:  # nothing that the model allows
+            return np.full(frames, BLANK)
+        chosen = best[max(scores, key=scores.get)]
+        return np.array(chosen.tokens[1 : frames + 1])
+
+
+def _import() -> tuple:
+    try:
+        from flashlight.lib.text import decoder, dictionary
+        from flashlight.lib.text.decoder import kenlm
+    except ImportError as error:
+        raise UserError(
+            f"beam search needs the package ufal-flashlight-text ({error}); "
+            "pip install -r envs/beam.txt"
+        ) from None
+    return decoder, kenlm, dictionary
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what the library prints to standard error while it reads a model."""
+    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nothing, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nothing)
+
+
+def _units(model: decoders.LanguageModel) -> set[str]:
+    """The single units of a model, without its special ones."""
+    with open(model.path, encoding="utf-8") as file:
+        lines = itertools.dropwhile(lambda line: line.strip() != "\\1-grams:", file)
+        next(lines)
+        section = itertools.takewhile(lambda line: not line.startswith("\\"), lines)
+        return {line.split()[1] for line in section if line.strip()} - language_model.SPECIAL
+
+
+def _require_writable(words, unit, names, labels, model) -> None:
+    written = set(names) if unit == "character" else set(labels) - {" "}
+    wrong = sorted(w for w in words if not ({w} if unit == "character" else set(w)) <= written)
+    if wrong:
+        raise UserError(
+            f"{model.path}: {len(wrong)} of its {len(words)} units cannot be written with the "
+            f"model's labels ({', '.join(wrong[:3])}); make it of texts in their letters and case"
+        )

@@ -96,8 +96,9 @@ def read_arpa(path: Path) -> Iterator[str]:
     total = 0
     try:
         with open(path, "rb") as file:
-            opened = gzip.open(path) if file.read(2) == b"\x1f\x8b" else open(path, "rb")
-        with opened as content:
+            packed = file.read(2) == b"\x1f\x8b"
+            file.seek(0)
+            content = gzip.GzipFile(fileobj=file) if packed else file
             while line := content.readline(MAX_LINE + 1):
                 total += len(line)
                 if len(line) > MAX_LINE or total > MAX_BYTES:

@@ -4,6 +4,7 @@ Half of what a short run takes is imports. The package under test is not importe
 every run takes the one of its own checkout; and what the workflow starts are programs, as always.
 """
 
+import faulthandler
 import gc
 import importlib
 import multiprocessing
@@ -23,8 +24,11 @@ for name in (
 gc.freeze()  # no fork looks through all that again
 
 
-def run(words: list[str], folder: str, environment: dict, out: str, err: str) -> None:
-    """What `python -m WORDS` does in `folder`; what it prints is in the files `out` and `err`."""
+def run(words: list, folder: str, environment: dict, out: str, err: str, longest: float) -> None:
+    """What `python -m WORDS` does in `folder`; what it prints is in the files `out` and `err`.
+
+    After so many seconds it says where it is, and ends.
+    """
     multiprocessing.set_start_method(None, force=True)  # a program's own, not that of this fork
     os.chdir(folder)
     os.environ.clear()
@@ -32,6 +36,7 @@ def run(words: list[str], folder: str, environment: dict, out: str, err: str) ->
     for number, path in enumerate((out, err), 1):
         with open(path, "w") as file:
             os.dup2(file.fileno(), number)
+    faulthandler.dump_traceback_later(longest, exit=True, file=2)
     sys.argv = words
     if words[0] == "snakemake":
         snakemake.cli.main(words[1:])

@@ -20,6 +20,7 @@ from deepspeech2.report import record
 from safetensors.numpy import save_file
 
 LABELS = list("_'ABCDEFGHIJKLMNOPQRSTUVWXYZ ")
+LONGEST = 900  # seconds of a program: what takes longer hangs
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["forked"])
 TINY = Architecture(161, len(LABELS), "lstm", 8, 2, True)
@@ -179,6 +180,8 @@ ROW_FILES = (
     "agreement.json",
     "timing.json",
     "posteriors.json",
+    "transcripts.json",
+    "decoding_time.json",
     "corpus.json",
     "features.json",
     "../single_stream.json",
@@ -226,6 +229,19 @@ def row_content():
         },
         "timing.json": timing_content(),
         "posteriors.json": {"sha256": "7" * 64, "classes": 29, "run": run, "utterances": []},
+        "transcripts.json": {
+            "decoder": {"kind": "greedy", "options": {}},
+            "language_model": None,
+            "tuning": None,
+        },
+        "decoding_time.json": {
+            "ms_per_utterance": 0.5,
+            "spread": 0.01,
+            "utterances": 130,
+            "runs": 3,
+            "other_load": 0.0,
+            "cpu": "Example CPU",
+        },
         "corpus.json": {"layout": "folder", "passed_over": {}, "notes": {}, "utterances": []},
         "features.json": {"dropped": {}, "versions": {"numpy": "2.4.6"}},
         "../single_stream.json": timing_content(scenario="single_stream"),
@@ -245,7 +261,7 @@ def write_row(results: Path, row: str, split="all", **changes) -> Path:
     record.main(
         *(folder / name for name in ROW_FILES),
         row,
-        {"decoder": {"name": "greedy"}, "dataset": {"split": split}},
+        {"dataset": {"split": split}},
         folder / "record.json",
     )
     return folder / "record.json"
@@ -256,10 +272,11 @@ def run_module(words, cwd=None, **options) -> subprocess.CompletedProcess:
     words = list(map(str, words))
     if options:
         command = [sys.executable, "-m", *words]
+        options = {"timeout": LONGEST, **options}
         return subprocess.run(command, cwd=cwd, capture_output=True, text=True, **options)
     with tempfile.TemporaryDirectory() as place:
         out, err = (Path(place, name) for name in ("out", "err"))
-        arguments = (words, str(cwd or Path.cwd()), dict(os.environ), str(out), str(err))
+        arguments = (words, str(cwd or Path.cwd()), dict(os.environ), str(out), str(err), LONGEST)
         import forked  # not where an engine's own Python, without snakemake, runs some tests
 
         process = FORKS.Process(target=forked.run, args=arguments)

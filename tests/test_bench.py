@@ -108,7 +108,7 @@ def test_greedy_is_the_plain_loop(seed):
     expected = [plain_greedy(p[:n], LABELS) for p, n in zip(posteriors, lengths)]
     decoder = Greedy(LABELS)
     assert decoder.batch(posteriors, lengths) == expected
-    assert [decoder(p[:n]) for p, n in zip(posteriors, lengths)] == expected
+    assert [decoder(p[:n]).text for p, n in zip(posteriors, lengths)] == expected
     tensors = torch.from_numpy(posteriors), torch.from_numpy(lengths)
     assert reference.greedy(*tensors, LABELS) == expected
 
@@ -117,7 +117,7 @@ def test_greedy_of_no_frames_and_of_no_utterances():
     decoder = Greedy(LABELS)
     assert decoder.batch(np.zeros((2, 3, 5)), np.array([0, 0])) == ["", ""]
     assert decoder.batch(np.zeros((0, 3, 5)), np.array([], int)) == []
-    assert decoder(np.zeros((0, 5))) == ""
+    assert decoder(np.zeros((0, 5))).text == ""
 
 
 def test_parts_of_a_set_share_its_files():

@@ -10,6 +10,7 @@ import sys
 import time
 from typing import Literal
 
+import helpers
 import pytest
 from deepspeech2 import cli, lacks_memory
 from deepspeech2.cli import Cores, Input, Output, Settings
@@ -252,3 +253,11 @@ def test_a_value_of_another_kind_is_one_line_and_the_log_has_the_place(tmp_path)
         [sys.executable, "-c", code.format("{}['a']")], capture_output=True, text=True
     )
     assert result.stderr.startswith("Traceback") and "KeyError" in result.stderr
+
+
+def test_a_program_that_hangs_says_where(monkeypatch):
+    """What the tests start has so much time, or the suite would hang with it."""
+    monkeypatch.setattr(helpers, "LONGEST", 2)
+    done = helpers.run_module(["timeit", "-n1", "-r1", "import time; time.sleep(60)"])
+    assert done.returncode == 1
+    assert "Timeout (0:00:02)!" in done.stderr and '"<timeit-src>"' in done.stderr

@@ -277,11 +277,11 @@ RECORD = {
 def fill(run, folder, text):
     """A copy of the run's results with a text in all places; the row's record."""
     shutil.copytree(run / "results", folder / "results")
-    row = folder / "results/own/tiny/cpu-fp32/bs1"
+    row = folder / "results/own/tiny/cpu-fp32/bs1/greedy"
     record = json.loads((row / "record.json").read_text())
     for number, change in enumerate(RECORD.values()):
         change(record, f"{text} ~{number}~")
-    index = json.loads((row.parents[1] / "features.json").read_text())
+    index = json.loads((row.parents[2] / "features.json").read_text())
     entries, aligned = [], []
     for number, utterance in enumerate(index["utterances"]):
         name = f"{text} ~id{number}~"
@@ -295,7 +295,7 @@ def fill(run, folder, text):
         path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     record["hashes"]["transcripts"] = files.sha256(row / "transcripts.jsonl")
     record["accuracy"]["alignments_sha256"] = files.sha256(row / "alignments.jsonl")
-    for path, content in ((row / "record.json", record), (row.parents[1] / "features.json", index)):
+    for path, content in ((row / "record.json", record), (row.parents[2] / "features.json", index)):
         files.write_json(path, {k: v for k, v in content.items() if k != files.SEAL})
     known = folder / "published.tsv"
     remark = " ".join(text.split()).replace("\0", "")

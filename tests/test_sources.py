@@ -21,7 +21,8 @@ def names(*modules):
 
 def test_sources_of_stages():
     assert names("scoring.decode") == {
-        "__init__", "cli", "cores", "files", "labels", "posteriors", "decoders", "decode",
+        "__init__", "cli", "cores", "files", "labels", "posteriors", "decode", "options", "arpa",
+        "times", "tuned", "architecture",
     }  # fmt: skip
     assert names("report.record") == {"__init__", "cli", "cores", "files", "record"}
     assert not {"decode", "agreement"} & names("scoring.score", "engines.timing", "engines.infer")

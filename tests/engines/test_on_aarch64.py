@@ -147,7 +147,7 @@ def test_two_utterances(python, tmp_path):
             "datasets": {"two": {"layout": "tsv", "path": "two.tsv"}},
             "run": {"datasets": ["two"], "engines": ENGINES, "batch_sizes": [2]},
         }))  # fmt: skip
-    goals = [f"results/two/embedded/{engine}/bs2/score.json" for engine in ENGINES]
+    goals = [f"results/two/embedded/{engine}/bs2/greedy/score.json" for engine in ENGINES]
     run = ["-s", ROOT / "Snakefile", "--configfile", "config.json", "--cores", 1, "--", *goals]
     planned = emulated(python, "-m", "snakemake", "-n", *run, cwd=theirs)
     assert planned.count("\nrule infer:") == len(ENGINES)

@@ -114,7 +114,7 @@ def records(project):
     found = {}
     for engine in ENGINES:
         for size in SIZES:
-            path = project / f"results/sample/embedded/{engine}/bs{size}/record.json"
+            path = project / f"results/sample/embedded/{engine}/bs{size}/greedy/record.json"
             if path.exists():
                 found[engine, size] = json.loads(path.read_text())
     return found

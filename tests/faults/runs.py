@@ -31,7 +31,7 @@ CONFIG = {
 }  # fmt: skip
 ROW = "results/own/tiny/cpu-fp32/bs1"
 # What accuracy is made of: half of a run's jobs.
-FIGURES = (f"{ROW}/score.json", f"{ROW}/agreement.json")
+FIGURES = (f"{ROW}/greedy/score.json", f"{ROW}/greedy/agreement.json")
 
 
 def prepare(folder: Path, **changes) -> Path:

@@ -37,7 +37,16 @@ OF_LIBRARIES = (
 )
 RULES = (
     *("convert", "corpus", "manifest", "torchscript", "preprocess", "compile", "eager", "infer"),
-    *("decode", "decode_eager", "score", "agreement", "timing", "single_stream", "record"),
+    *(
+        "decode",
+        "decode_eager",
+        "decoding_time",
+        "score",
+        "agreement",
+        "timing",
+        "single_stream",
+        "record",
+    ),
     *("table", "figures", "errors", "page", "dumpout_of", "trn_of", "learn", "curves", "compare"),
 )
 

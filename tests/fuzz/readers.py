@@ -380,7 +380,7 @@ def _reindexed(folder: Path):
 
 
 READERS["transcripts: resealed"] = Reader(_of_run("t.jsonl"), _reindexed, m.json_text)
-ROW = "own/tiny/cpu/bs1"
+ROW = "own/tiny/cpu/bs1/greedy"
 
 
 def _row(folder: Path) -> list[Path]:
@@ -392,7 +392,7 @@ def _recorded(folder: Path):
     place = folder / "results" / ROW
     record.main(
         *(place / name for name in ROW_FILES), ROW,
-        {"decoder": {"name": "greedy"}, "dataset": {"split": "all"}}, folder / "new.json",
+        {"dataset": {"split": "all"}}, folder / "new.json",
     )  # fmt: skip
     table.main([place / "record.json"], {}, folder / "table.tsv", folder / "table.md")
     return json.loads((folder / "new.json").read_text()), (folder / "table.tsv").read_text()

@@ -42,7 +42,7 @@ def run(shared, an4_archive, tmp_path_factory):
     snakemake(
         folder, "--cores", 2, "--configfile", "config/an4.yaml", "test.yaml",
         "--config", f"archive={an4_archive}", f"checkpoint={checkpoint_path}", "--",
-        "all", *(f"{row}/{name}.json" for row in ours for name in ("score", "agreement")),
+        "all", *(f"{row}/greedy/{name}.json" for row in ours for name in ("score", "agreement")),
     )  # fmt: skip
     return folder
 
@@ -95,7 +95,7 @@ def test_all_transcripts_are_equal(shared, run):
     expected = {r["id"]: {k: r[k] for k in ("reference", "hypothesis")} for r in rows}
     frames = {r["id"]: int(r["output_frames"]) for r in rows}
     for folder in folders(run):
-        assert transcripts_file.read(folder / "transcripts.jsonl") == expected
+        assert transcripts_file.read(folder / "greedy/transcripts.jsonl") == expected
         index = json.loads((folder / "posteriors.json").read_text())
         assert {u["id"]: u["frames"] for u in index["utterances"]} == frames
 
@@ -103,10 +103,10 @@ def test_all_transcripts_are_equal(shared, run):
 def test_wer_and_cer(shared, run):
     expected = json.loads((shared / "reference/summary.json").read_text())
     for folder in folders(run)[1:]:
-        found = json.loads((folder / "score.json").read_text())
+        found = json.loads((folder / "greedy/score.json").read_text())
         for name in ("wer", "cer"):
             assert found[name]["percent"] == pytest.approx(expected[name], abs=1e-6)
-        found = json.loads((folder / "agreement.json").read_text())
+        found = json.loads((folder / "greedy/agreement.json").read_text())
         assert found["identical_transcripts"] == found["utterances"] == 130
         assert found["largest_posterior_difference"] < 1e-5
     with open(run / "results/table.tsv", newline="") as file:
@@ -221,7 +221,7 @@ def test_one_flipped_bit_of_the_real_corpus_is_found(shared, an4_archive, tmp_pa
 def test_the_embedded_model_is_what_its_card_says(run, an4_archive):
     """On AN4 test it is better than the published model, which is fifteen times its size."""
     (run / "embedded.yaml").write_text(yaml.safe_dump({"run": {"models": ["embedded"]}}))
-    target = "results/an4/embedded/cpu-fp32-trimmed/bs20/score.json"
+    target = "results/an4/embedded/cpu-fp32-trimmed/bs20/greedy/score.json"
     snakemake(
         run, "--cores", 2, "--configfile", "config/an4.yaml", "test.yaml", "embedded.yaml",
         "--config", f"archive={an4_archive}", "--", target,

@@ -12,7 +12,7 @@ from deepspeech2.report import compare, difference, gate
 from deepspeech2.report.limits import Limits
 from helpers import assert_one_line_error, run_stage, write_sealed
 
-ROW = "d/m/e/bs1"
+ROW, OTHER_ROW = "d/m/e/bs1/greedy", "d/m/e/bs2/greedy"
 REFERENCES = {f"u{n}": f"WORD NUMBER {'ABCDEFGHIJKLMNOPQRST'[n]}" for n in range(20)}
 NAMES = [column.name for column in compare.COLUMNS if not column.joins]  # of the table for programs
 EVIL = "<script>alert(1)</script> | x\n\x1b[31m [a](b) `c` \u202e"
@@ -301,12 +301,12 @@ def test_random_weights_are_compared_by_speed_alone(folders, tmp_path):
 
 
 def test_rows_that_only_one_of_the_two_has(folders):
-    write_row(folders[0], "d/m/e/bs16")
-    write_row(folders[0], "d/m/e/bs4")
-    write_row(folders[0], "d/m/other/bs2")  # not of the selection
-    (folders[0] / "d/m/e/bs3").mkdir()  # without a record
-    write_row(folders[1], "d/m/e/bs2")
-    rows = all_rows(folders, ROW, "d/m/e/bs2")
+    write_row(folders[0], "d/m/e/bs16/greedy")
+    write_row(folders[0], "d/m/e/bs4/greedy")
+    write_row(folders[0], "d/m/other/bs2/greedy")  # not of the selection
+    (folders[0] / "d/m/e/bs3/greedy").mkdir()  # without a record
+    write_row(folders[1], OTHER_ROW)
+    rows = all_rows(folders, ROW, OTHER_ROW)
     assert [(r["batch_size"], r["verdict"], r["reasons"]) for r in rows] == [
         (1, "PASS", []),
         (2, "MISSING", ["not in the baseline"]),
@@ -314,24 +314,24 @@ def test_rows_that_only_one_of_the_two_has(folders):
         (16, "MISSING", ["only in the baseline"]),
     ]
     verdict, reasons = compare.summary(rows)
-    assert verdict == "FAIL" and reasons[0] == "d/m/e/bs2: MISSING: not in the baseline"
+    assert verdict == "FAIL" and reasons[0] == "d/m/e/bs2/greedy: MISSING: not in the baseline"
     assert len(reasons) == 3 and rows[1]["wer"] is None
 
 
 def test_other_utterances_cannot_be_compared(folders):
-    write_row(folders[0], "d/m/e/bs2")
+    write_row(folders[0], OTHER_ROW)
     few = {"u1": REFERENCES["u1"], "new": "OTHER"}
-    write_row(folders[1], "d/m/e/bs2", references=few, utterances_per_s=0.1)
-    row = all_rows(folders, ROW, "d/m/e/bs2")[1]
+    write_row(folders[1], OTHER_ROW, references=few, utterances_per_s=0.1)
+    row = all_rows(folders, ROW, OTHER_ROW)[1]
     assert row["verdict"] == "INCOMPARABLE"
     assert row["reasons"] == ["other utterances: 20 against 2, 1 in common"]
     assert row["wer"] is row["speed_ratio"] is row["speed_verdict"] is None
-    write_row(folders[1], "d/m/e/bs2", references={**REFERENCES, "u1": "OTHER"})
-    row = all_rows(folders, ROW, "d/m/e/bs2")[1]
+    write_row(folders[1], OTHER_ROW, references={**REFERENCES, "u1": "OTHER"})
+    row = all_rows(folders, ROW, OTHER_ROW)[1]
     assert row["reasons"] == ["other references: 1 of 20 differ"]
     for folder in folders:
-        write_row(folder, "d/m/e/bs2", references={"u1": " "})
-    row = all_rows(folders, ROW, "d/m/e/bs2")[1]
+        write_row(folder, OTHER_ROW, references={"u1": " "})
+    row = all_rows(folders, ROW, OTHER_ROW)[1]
     assert (row["verdict"], row["reasons"]) == ("INCOMPARABLE", ["the references hold no words"])
 
 
@@ -347,7 +347,7 @@ def test_folders_with_nothing_to_compare_are_refused(folders, tmp_path):
         text = fails_in_one_line(build, (tmp_path / name, folders[1]))
         assert text.startswith(f"{tmp_path / name}: ") and words in text and "give " in text
     shutil.rmtree(folders[0])
-    write_row(folders[0], "d/m/e/bs8")
+    write_row(folders[0], "d/m/e/bs8/greedy")
     text = fails_in_one_line(build, folders)
     assert "holds other results, give " in text and f"({ROW}: not in the baseline)" in text
     write_row(folders[0], references={"v": "OTHER"})
@@ -368,9 +368,9 @@ def test_one_utterance_empty_hypotheses_and_any_ids(tmp_path):
 
 
 def test_tables_and_gate(folders):
-    rows = (ROW, "d/m/e/bs2")
+    rows = (ROW, OTHER_ROW)
     for folder in folders:
-        write_row(folder, "d/m/e/bs2", change={"offline.verdict": "INVALID"}, batches=1)
+        write_row(folder, OTHER_ROW, change={"offline.verdict": "INVALID"}, batches=1)
     write_row(folders[1], hypotheses=WORSE)
     build(folders, rows=rows)  # the gate is what fails
     with open(folders[1] / "comparison.tsv", newline="") as file:
@@ -389,10 +389,10 @@ def test_tables_and_gate(folders):
     assert "33.333" in text and "10 %" in text and "drifts" in text
     text = fails_in_one_line(judge, folders)
     assert f"2 of 2 rows do not pass: {ROW}: FAIL: WER higher by 33.333 points; " in text
-    assert "; d/m/e/bs2: UNCLEAR: baseline is INVALID, " in text
+    assert "; d/m/e/bs2/greedy: UNCLEAR: baseline is INVALID, " in text
     build(folders, max_wer_increase=40)
-    assert "1 of 2 rows do not pass: d/m/e/bs2: MISSING: " in fails_in_one_line(judge, folders)
-    shutil.rmtree(folders[0] / "d/m/e/bs2")
+    assert f"1 of 2 rows do not pass: {OTHER_ROW}: MISSING: " in fails_in_one_line(judge, folders)
+    shutil.rmtree(folders[0] / OTHER_ROW)
     build(folders, max_wer_increase=40)
     judge(folders)
     assert (folders[1] / "comparison.md").read_text().splitlines()[0].endswith(": PASS")
@@ -502,7 +502,7 @@ MALFORMED = [
     ({"hashes.transcripts": 1}, "hashes.transcripts"),
     ({"hashes.transcripts": "0" * 64}, "transcripts.jsonl: missing, or altered"),
     ({"format": 0}, "not the record of"),
-    ({"row": "d/m/e/bs2"}, "not the record of"),
+    ({"row": OTHER_ROW}, "not the record of"),
     ({"row": None}, "not the record of"),
     ({"format": None}, "not the record of"),
 ]

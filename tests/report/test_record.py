@@ -9,11 +9,10 @@ from deepspeech2.report import FORMAT, record
 from deepspeech2.report.rows import read_record
 from helpers import ROW_FILES, assert_one_line_error, row_content, run_stage, write_row
 
-ROW = "an4/m/cpu fp32/bs16"
+ROW = "an4/m/cpu fp32/bs16/greedy"
 CONFIGURATION = {
     "dataset": {"layout": "an4", "split": "test"},
     "model": {"checkpoint": "a.ckpt", "sha256": None},
-    "decoder": {"name": "greedy"},
     "accuracy": {"threads": 1},
     "timing": {"multi": None, "governors": ["performance"]},
 }
@@ -21,8 +20,8 @@ GIVEN = json.dumps(CONFIGURATION)
 
 
 OPTIONS = (
-    "--score", "--agreement", "--timing", "--posteriors-index", "--corpus-index",
-    "--features-index", "--single-stream",
+    "--score", "--agreement", "--timing", "--posteriors-index", "--transcripts-index",
+    "--decoding-time", "--corpus-index", "--features-index", "--single-stream",
 )  # fmt: skip
 
 
@@ -71,7 +70,13 @@ def test_a_record_has_everything_of_its_row(tmp_path):
         "model": "m",
         "engine": "cpu fp32",
         "batch_size": 16,
-        "configuration": {**CONFIGURATION, "engine": {"backend": "torchscript", "options": {}}},
+        "decoder": "greedy",
+        "configuration": {
+            **CONFIGURATION,
+            "engine": {"backend": "torchscript", "options": {}},
+            "decoder": given["transcripts.json"]["decoder"]
+            | {"language_model": None, "tuning": None},
+        },
         "environment": {
             "cpu": "A CPU",
             "cores": 4,
@@ -115,6 +120,7 @@ def test_a_record_has_everything_of_its_row(tmp_path):
         },
         "accuracy": given["score.json"],
         "agreement": {k: v for k, v in given["agreement.json"].items() if k != "eager_versions"},
+        "decoding": given["decoding_time.json"],
     }
 
 
@@ -122,26 +128,32 @@ def test_a_record_has_everything_of_its_row(tmp_path):
     ("content", "words"),
     [
         ("{", "record.json: line 1: broken JSON"),
-        ("[]", "record.json: not the record of d/m/e/bs1"),
-        ("null", "record.json: not the record of d/m/e/bs1"),
-        (f'{{"format": {FORMAT}}}', "record.json: not the record of d/m/e/bs1"),
-        ('{"format": 0, "row": "d/m/e/bs1"}', "record.json: not the record of d/m/e/bs1"),
-        ('{"row": "d/m/e/bs1"}', "record.json: not the record of d/m/e/bs1"),
-        (f'{{"format": {FORMAT}, "row": "d/m/e/bs2"}}', "not the record of d/m/e/bs1"),
+        ("[]", "record.json: not the record of d/m/e/bs1/"),
+        ("null", "record.json: not the record of d/m/e/bs1/"),
+        (f'{{"format": {FORMAT}}}', "record.json: not the record of d/m/e/bs1/"),
+        (
+            '{"format": 0, "row": "d/m/e/bs1/greedy"}',
+            "record.json: not the record of d/m/e/bs1/",
+        ),
+        ('{"row": "d/m/e/bs1/greedy"}', "record.json: not the record of d/m/e/bs1/"),
+        (
+            f'{{"format": {FORMAT}, "row": "d/m/e/bs2/greedy"}}',
+            "not the record of d/m/e/bs1/",
+        ),
         (None, "record.json: no such file"),
     ],
 )
 def test_what_is_no_record_of_the_row_is_refused(tmp_path, content, words):
-    (tmp_path / "d/m/e/bs1").mkdir(parents=True)
+    (tmp_path / "d/m/e/bs1/greedy").mkdir(parents=True)
     if content is not None:
-        (tmp_path / "d/m/e/bs1/record.json").write_text(content)
+        (tmp_path / "d/m/e/bs1/greedy/record.json").write_text(content)
     with pytest.raises(UserError) as error:
-        read_record(tmp_path / "d/m/e/bs1/record.json")
+        read_record(tmp_path / "d/m/e/bs1/greedy/record.json")
     assert words in str(error.value) and "\n" not in str(error.value)
 
 
 def test_a_record_is_read_as_it_was_written(tmp_path):
-    path = write_row(tmp_path, "d/m/e/bs8")
+    path = write_row(tmp_path, "d/m/e/bs8/greedy")
     found = read_record(path)
     assert {**found, SEAL: seal(found)} == json.loads(path.read_text())
     assert found["batch_size"] == 8

@@ -108,7 +108,7 @@ def test_nothing_of_the_data_becomes_markup(project):
 
 
 def test_what_of_the_corpus_was_not_used_as_it_is_stands_everywhere(project):
-    record = json.loads((project / "results/own/tiny/cpu-fp32/bs1/record.json").read_text())
+    record = json.loads((project / "results/own/tiny/cpu-fp32/bs1/greedy/record.json").read_text())
     corpus = record["corpus"]
     note = "resampled from 8000 Hz: nothing above 4000 Hz"
     assert (corpus["skipped"], corpus["dropped"]) == ({"no_audio": 1}, {"Z": [2, 1]})
@@ -123,7 +123,7 @@ def test_every_misrecognised_utterance_is_listed_once_for_all_its_rows(project):
     with open(project / "results/tables/errors.tsv", newline="", encoding="utf-8") as file:
         found = list(csv.DictReader(file, delimiter="\t"))
     assert {e["utterance"] for e in found} == set(TEXTS)  # random weights get none right
-    row = project / "results/own/tiny/cpu-fp32/bs3"
+    row = project / "results/own/tiny/cpu-fp32/bs3/greedy"
     lines = (row / "transcripts.jsonl").read_text(encoding="utf-8").splitlines()
     for line in map(json.loads, lines):
         matches = [e for e in found if e["utterance"] == line["id"]
@@ -148,18 +148,20 @@ def test_the_tables(project):
         assert float(line["wer_difference"]) == 0 == float(line["p_worse"])
     speakers = {p["name"]: p["utterances"] for p in tables["parts"] if p["kind"] == "speaker"}
     assert speakers == dict.fromkeys(filter(None, SPEAKERS), "1")
-    for row in (r for e in ENGINES for r in (f"own/tiny/{e}/bs1", f"own/tiny/{e}/bs3")):
+    for row in (
+        r for e in ENGINES for r in (f"own/tiny/{e}/bs1/greedy", f"own/tiny/{e}/bs3/greedy")
+    ):
         score = json.loads((project / "results" / row / "score.json").read_text())
         counted = sum(
             int(c["count"]) for c in tables["confusions"]
-            if c["kind"] == "words" and f"own/tiny/{c['engine']}/bs{c['batch_size']}" == row
+            if c["kind"] == "words" and f"own/tiny/{c['engine']}/bs{c['batch_size']}/greedy" == row
         )  # fmt: skip
         wer = score["wer"]
         assert counted == wer["substitutions"] + wer["deletions"] + wer["insertions"]
 
 
 def test_the_figures_are_whole_and_the_same_every_time(project, tmp_path):
-    rows = [f"own/tiny/{engine}/bs{n}" for engine in ENGINES for n in (1, 3)]
+    rows = [f"own/tiny/{engine}/bs{n}/greedy" for engine in ENGINES for n in (1, 3)]
     result = run_stage(
         "report.figures", "--records", *(project / "results" / row / "record.json" for row in rows),
         "--published", "--figures", *(tmp_path / f"{name}.svg" for name in figures.FIGURES),
@@ -176,8 +178,8 @@ def test_the_figures_are_whole_and_the_same_every_time(project, tmp_path):
 
 def test_figures_show_the_records_values(project):
     """The line of the throughput figure goes through the table's values."""
-    records = [json.loads((project / f"results/own/tiny/cpu-fp32/bs{n}/record.json").read_text())
-               for n in (1, 3)]  # fmt: skip
+    folder = project / "results/own/tiny/cpu-fp32"
+    records = [json.loads((folder / f"bs{n}/greedy/record.json").read_text()) for n in (1, 3)]
     published = {"own": {1: {"published_utterances_per_s": 2.5}, 4: {}}}
     (axes,) = figures.draw("throughput", records, published).axes
     lines = [line.get_xydata().tolist() for line in axes.lines]
@@ -198,7 +200,7 @@ def test_figures_show_the_records_values(project):
 def test_engines_side_by_side(project):
     """Each at its fastest batch size, with a line through those that none beats; single latency."""
     records = [
-        json.loads((project / f"results/own/tiny/{engine}/bs{n}/record.json").read_text())
+        json.loads((project / f"results/own/tiny/{engine}/bs{n}/greedy/record.json").read_text())
         for engine in ENGINES
         for n in (1, 3)
     ]
@@ -288,7 +290,7 @@ def test_sound_and_picture(tmp_path):
     assert drawn[:4] == b"RIFF" and drawn[8:12] == b"WEBP" and 1000 < len(drawn) < 200_000
 
 
-ROW = "own/tiny/cpu-fp32/bs1"
+ROW = "own/tiny/cpu-fp32/bs1/greedy"
 MANIFEST = "datasets/own/own_all_manifest.json"
 
 

@@ -111,7 +111,7 @@ def build(tmp_path, records, **tables):
 def test_columns_and_published_figures(tmp_path):
     rows = [
         write_row(
-            tmp_path, f"an4/m/e{n}/bs{n}",
+            tmp_path, f"an4/m/e{n}/bs{n}/greedy",
             timing={"latency_ms": latencies(12.5 if n == 1 else None)}, single_stream=STREAM,
         )
         for n in (1, 2)
@@ -135,7 +135,7 @@ def test_what_is_missing_is_empty(tmp_path):
     parts = {"speaker": [], "length": [], "text": [], "seen": []}
     seen = [{"name": "seen in training", **rates_content()}]
     for kind in ([], seen):
-        row = write_row(tmp_path, "d/m/e/bs1", score={"parts": {**parts, "seen": kind}})
+        row = write_row(tmp_path, "d/m/e/bs1/greedy", score={"parts": {**parts, "seen": kind}})
         (found,) = build(tmp_path, [row])
         assert found["wer_unseen"] == found["unseen_utterances"] == found["stream_p99_ms"] == ""
 
@@ -145,8 +145,8 @@ def test_whole_numbers_stay_whole_beside_missing_ones(tmp_path):
     parts = {"speaker": [], "length": [], "text": [], "seen": []}
     memory = {"peak_device_memory_bytes": 1_234_567_890}
     rows = [
-        write_row(tmp_path, "d/m/gpu/bs1", timing=memory),
-        write_row(tmp_path, "d/m/cpu/bs1", score={"parts": parts}),
+        write_row(tmp_path, "d/m/gpu/bs1/greedy", timing=memory),
+        write_row(tmp_path, "d/m/cpu/bs1/greedy", score={"parts": parts}),
     ]
     gpu, cpu = build(tmp_path, rows)
     assert (gpu["peak_device_memory_bytes"], cpu["peak_device_memory_bytes"]) == ("1234567890", "")
@@ -165,7 +165,7 @@ def test_whole_numbers_stay_whole_beside_missing_ones(tmp_path):
 )
 def test_devices_that_the_authors_never_had_are_told(tmp_path, backend, device, told):
     engine = {"backend": backend, "device": device, "options": {}}
-    build(tmp_path, [write_row(tmp_path, "d/m/e/bs1", timing={"engine": engine})])
+    build(tmp_path, [write_row(tmp_path, "d/m/e/bs1/greedy", timing={"engine": engine})])
     line = (
         f"Engine e: its backend {backend} has never run on real hardware of this kind "
         f"(device {device.partition(':')[0]})"
@@ -174,9 +174,12 @@ def test_devices_that_the_authors_never_had_are_told(tmp_path, backend, device, 
 
 
 def test_coverage_is_told_once_for_all_rows_that_have_it(tmp_path):
-    rows = [write_row(tmp_path, f"d/m/e/bs{n}") for n in (1, 2)]
+    rows = [write_row(tmp_path, f"d/m/e/bs{n}/greedy") for n in (1, 2)]
     less = {"coverage": {"scored": 129, "of": 131, "empty": 0}}
-    rows += [write_row(tmp_path, "d/m/e/bs4", score=less), write_row(tmp_path, "other/m/e/bs1")]
+    rows += [
+        write_row(tmp_path, "d/m/e/bs4/greedy", score=less),
+        write_row(tmp_path, "other/m/e/bs1/greedy"),
+    ]
     build(tmp_path, rows)
     lines = (tmp_path / "table.md").read_text().splitlines()
     assert [line for line in lines if "scored" in line and "empty" in line] == [
@@ -223,7 +226,7 @@ CHANGED = {
     ],
 )
 def test_what_a_corpus_lost_is_told(tmp_path, split, corpus, expected):
-    build(tmp_path, [write_row(tmp_path, "d/m/e/bs1", split=split, corpus=corpus)])
+    build(tmp_path, [write_row(tmp_path, "d/m/e/bs1/greedy", split=split, corpus=corpus)])
     lines = (tmp_path / "table.md").read_text().splitlines()
     assert [line[2:] for line in lines if line.startswith("- d: ")] == expected
 
@@ -231,16 +234,16 @@ def test_what_a_corpus_lost_is_told(tmp_path, split, corpus, expected):
 def test_a_single_stream_of_another_machine_is_told(tmp_path):
     """It is measured once for all batch sizes, so maybe with other threads, or elsewhere."""
     environment = {**timing_content()["environment"], "threads": 1, "cpu": "Another CPU"}
-    rows = [write_row(tmp_path, "d/m/e/bs1", single_stream={"environment": environment})]
+    rows = [write_row(tmp_path, "d/m/e/bs1/greedy", single_stream={"environment": environment})]
     build(tmp_path, rows)
     text = (tmp_path / "table.md").read_text()
     assert "Single latency of d/m/e: measured on Another CPU with 1 threads." in text
-    build(tmp_path, [write_row(tmp_path, "d/m/e/bs1")])
+    build(tmp_path, [write_row(tmp_path, "d/m/e/bs1/greedy")])
     assert "Single latency of" not in (tmp_path / "table.md").read_text()
 
 
 def test_rows_of_different_thread_counts_are_marked(tmp_path):
-    rows = [write_row(tmp_path, f"d/m/e/bs{n}", threads=n) for n in (1, 2)]
+    rows = [write_row(tmp_path, f"d/m/e/bs{n}/greedy", threads=n) for n in (1, 2)]
     found = build(tmp_path, rows)
     text = (tmp_path / "table.md").read_text()
     assert "VALID (1 threads)" in text and "VALID (2 threads)" in text
@@ -248,12 +251,12 @@ def test_rows_of_different_thread_counts_are_marked(tmp_path):
 
 
 def test_invalid_rows_say_why(tmp_path):
-    build(tmp_path, [write_row(tmp_path, "d/m/e/bs8", "INVALID")])
+    build(tmp_path, [write_row(tmp_path, "d/m/e/bs8/greedy", "INVALID")])
     assert "d/m/e at batch size 8: spread 30% above 20%" in (tmp_path / "table.md").read_text()
     asked, disturbed = "1 of 5 warm-up batches", "spread 30% above 20%"
     for reasons, shown in (([asked], False), ([asked, disturbed], True)):
         timing = {"reasons": reasons, "disturbed": [r for r in reasons if r == disturbed]}
-        row = write_row(tmp_path, "d/m/e/bs8", "QUICK", timing=timing)
+        row = write_row(tmp_path, "d/m/e/bs8/greedy", "QUICK", timing=timing)
         (found,) = build(tmp_path, [row])
         text = (tmp_path / "table.md").read_text()
         assert (f"QUICK: d/m/e at batch size 8: {'; '.join(reasons)}." in text) == shown
@@ -262,8 +265,8 @@ def test_invalid_rows_say_why(tmp_path):
 
 def test_an_invalid_single_stream_is_noted_once(tmp_path):
     stream = {"verdict": "INVALID", "reasons": ["other load 40% above 10%", "99 of 100 batches"]}
-    rows = [write_row(tmp_path, f"d/m/e/bs{n}", single_stream=stream) for n in (1, 2)]
-    rows.append(write_row(tmp_path, "d/m/steady/bs1"))
+    rows = [write_row(tmp_path, f"d/m/e/bs{n}/greedy", single_stream=stream) for n in (1, 2)]
+    rows.append(write_row(tmp_path, "d/m/steady/bs1/greedy"))
     found = build(tmp_path, rows)
     note = "d/m/e, one utterance at a time: other load 40% above 10%; 99 of 100 batches."
     text = (tmp_path / "table.md").read_text()
@@ -276,7 +279,7 @@ def test_an_invalid_single_stream_is_noted_once(tmp_path):
 def test_text_never_becomes_markup(tmp_path):
     evil = "<script>alert(1)</script> | x"
     stream = {"verdict": "INVALID", "reasons": [evil]}
-    row = write_row(tmp_path, "d/m/e/bs1", "INVALID", cpu=evil, single_stream=stream,
+    row = write_row(tmp_path, "d/m/e/bs1/greedy", "INVALID", cpu=evil, single_stream=stream,
                     timing={"checkpoint": evil, "reasons": [evil]})  # fmt: skip
     build(tmp_path, [row])
     text = (tmp_path / "table.md").read_text()
@@ -289,12 +292,12 @@ def test_text_never_becomes_markup(tmp_path):
 
 
 def test_missing_or_broken_results_are_named(tmp_path):
-    row = write_row(tmp_path, "d/m/e/bs1")
+    row = write_row(tmp_path, "d/m/e/bs1/greedy")
     row.write_text("{")
     with pytest.raises(UserError, match="record.json: .*broken JSON"):
         build(tmp_path, [row])
-    row.write_text('{"format": 0, "row": "d/m/e/bs1"}')
-    with pytest.raises(UserError, match="record.json: not the record of d/m/e/bs1"):
+    row.write_text('{"format": 0, "row": "d/m/e/bs1/greedy"}')
+    with pytest.raises(UserError, match="record.json: not the record of d/m/e/bs1/greedy"):
         build(tmp_path, [row])
     row.unlink()
     outputs = ("--tsv", tmp_path / "table.tsv", "--md", tmp_path / "table.md")
@@ -323,7 +326,7 @@ def test_bad_published_tables(tmp_path):
 def test_what_other_versions_computed_is_told(tmp_path):
     """And settings from outside that change the bits of results."""
     path = write(
-        tmp_path, "d/m/e/bs1", agreement={"eager_versions": {"torch": "2.99"}},
+        tmp_path, "d/m/e/bs1/greedy", agreement={"eager_versions": {"torch": "2.99"}},
         features={"dropped": {}, "versions": {"numpy": "2.3.4", "soxr": "1.1"}},
     )  # fmt: skip
     record = read_record(path)

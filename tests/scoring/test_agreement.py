@@ -74,7 +74,8 @@ def test_agreement_stage(tmp_path):
     arguments, greedy = [], Greedy(LABELS)
     for kind, given in (("", ours), ("eager-", eager)):
         texts = {
-            name: {"reference": name, "hypothesis": greedy(rows)} for name, rows in given.items()
+            name: {"reference": name, "hypothesis": greedy(rows).text}
+            for name, rows in given.items()
         }
         paths = tmp_path / f"{kind}p.bin", tmp_path / f"{kind}p.json"
         posteriors_file.write(*paths, iter(given.items()), {"versions": {"torch": f"2{kind}"}})

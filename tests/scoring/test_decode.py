@@ -1,5 +1,7 @@
 """Decoders, and what is written from posteriors: transcripts, and the guide's text files."""
 
+import json
+
 import numpy as np
 import pytest
 from deepspeech2.model import posteriors as posteriors_file
@@ -23,7 +25,7 @@ from helpers import LABELS, assert_one_line_error, posteriors_of, run_stage, wri
     ],
 )
 def test_greedy(path, text):
-    assert Greedy(LABELS)(posteriors_of(path)) == text
+    assert Greedy(LABELS)(posteriors_of(path)).text == text
 
 
 def test_decode_stage(tmp_path):
@@ -31,7 +33,8 @@ def test_decode_stage(tmp_path):
         {"id": "ü", "seconds": 1.5, "reference": "YES", "frames": 9},
         {"id": "b", "seconds": 0.5, "reference": "NO", "frames": 3},
     ]
-    write_sealed(tmp_path / "f.json", {"labels": LABELS, "utterances": utterances})
+    about = {"labels": LABELS, "spectrogram": {"window_stride": 0.01}}
+    write_sealed(tmp_path / "f.json", {**about, "utterances": utterances})
     paths = tmp_path / "p.bin", tmp_path / "p.json"
     given = {"ü": posteriors_of("YE_SS"), "b": posteriors_of("N_")}
     posteriors_file.write(*paths, iter(given.items()), {})
@@ -41,10 +44,14 @@ def test_decode_stage(tmp_path):
         "--index", tmp_path / "t.json",
     )  # fmt: skip
     assert run_stage("scoring.decode", *arguments).returncode == 0
-    assert (tmp_path / "t.jsonl").read_text(encoding="utf-8").splitlines() == [
-        '{"id": "ü", "duration": 1.5, "reference": "YES", "hypothesis": "YES"}',
-        '{"id": "b", "duration": 0.5, "reference": "NO", "hypothesis": "N"}',
-    ]
+    lines = (tmp_path / "t.jsonl").read_text(encoding="utf-8").splitlines()
+    first, second = map(json.loads, lines)
+    assert lines[0].startswith('{"id": "ü", "duration": 1.5, "reference": "YES", "hypothesis": ')
+    assert (first["hypothesis"], second["hypothesis"]) == ("YES", "N")
+    assert [(text, start, end) for text, start, end, _ in first["characters"]] == [
+        ("Y", 0.0, 0.01), ("E", 0.01, 0.03), ("S", 0.05, 0.09)
+    ]  # fmt: skip
+    assert [(text, start, end) for text, start, end, _ in first["words"]] == [("YES", 0.0, 0.09)]
     posteriors_file.write(*paths, iter([("stranger", posteriors_of("A"))]), {})
     assert_one_line_error(run_stage("scoring.decode", *arguments), "'stranger'")
 
@@ -77,7 +84,7 @@ def test_dumpout(tmp_path):
         assert np.loadtxt(out / f"data{number}_1.txt", dtype=int) == len(rows)
         assert set(found[len(rows) :].argmax(axis=1)) <= {0}
         # A script that decodes all rows gets the same text.
-        assert greedy(found) == greedy(rows)
+        assert greedy(found).text == greedy(rows).text
     assert (out / "data2_1.txt").read_text() == "4 "
     before = {p.name: p.read_bytes() for p in out.iterdir()}
     data = paths[0].read_bytes()

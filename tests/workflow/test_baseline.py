@@ -56,7 +56,7 @@ def test_compare_and_gate_in_the_workflow(tmp_path):
     assert "add --config baseline=FOLDER" in line
     assert not (project / "results/own").exists()
 
-    row = "results/own/tiny/cpu-fp32/bs1"
+    row = "results/own/tiny/cpu-fp32/bs1/greedy"
     snakemake(project, *options, "--", f"{row}/record.json")
     change_speed(project / row, 1)
     copy = tmp_path / "old results"

@@ -20,7 +20,8 @@ MANUAL = (ROOT / "config.yaml").read_text()
 DEFAULT = yaml.safe_load(MANUAL)
 PARTS = (
     config.Run, config.Dataset, config.Checkpoint, config.RandomWeights, config.EngineEntry,
-    config.Decoder, config.Score, config.Accuracy, config.Timing, config.Compare, config.Train,
+    config.DecoderEntry, config.LanguageModel, config.Tune, config.Score, config.Accuracy,
+    config.Timing, config.Compare, config.Train,
     config.Augmentation,
 )  # fmt: skip
 
@@ -278,7 +279,7 @@ BAD = [
     ((["timing", "governors"], ["--multi"]), "timing.governors[0]: '--multi'"),
     ((["timing", "governors"], [1]), "timing.governors[0]: 1"),
     ((["timing", "governor"], ["powersave"]), "timing.governor: unknown key"),
-    ((["decoder", "name"], "beam"), "decoder.name: 'beam'"),
+    ((["decoders", "greedy", "kind"], "best"), "decoders.greedy.kind: 'best'"),
     ((["accuracy", "threads"], 0), "accuracy.threads: 0"),
     ((["archive"], 7), "archive: 7"),
     ((["run", "batch_sizes"], [4.0]), "run.batch_sizes[0]: 4.0: must be a valid integer"),

@@ -33,9 +33,9 @@ def test_an_engine_a_layout_a_decoder_and_a_metric(tmp_path):
     module, line = examples["A layout"]
     (package / "corpus/layouts/csv_table.py").write_text(module)
     insert(package / "corpus/layouts/__init__.py", '    "tsv":', line)
-    (decoder,) = examples["A decoder"]
-    insert(package / "scoring/decoders.py", "DECODERS: dict", f"{decoder}\n\n")
-    insert(package / "scoring/decoders.py", '"greedy": Greedy', '"letters": Letters, ')
+    module, line = examples["A decoder"]
+    (package / "scoring/decoders/letters.py").write_text(module)
+    insert(package / "scoring/decoders/__init__.py", '    "beam":', line)
     module, line = examples["An engine"]
     (package / "engines/eager_cpu.py").write_text(module)
     insert(package / "engines/__init__.py", '    "native":', line)
@@ -48,11 +48,11 @@ def test_an_engine_a_layout_a_decoder_and_a_metric(tmp_path):
     write_safetensors(project / "tiny.safetensors")
     content = {
         "run": {"datasets": ["mine"], "models": ["tiny"], "engines": ["plain"],
-                "batch_sizes": [2]},
+                "batch_sizes": [2], "decoders": ["letters"]},
         "datasets": {"mine": {"layout": "csv_table", "path": "mine/t.csv"}},
         "models": {"tiny": {"checkpoint": "tiny.safetensors"}},
         "engines": {"plain": {"backend": "eager_cpu"}},
-        "decoder": {"name": "letters"},
+        "decoders": {"letters": {"kind": "letters"}},
         "timing": {"warmup_batches": 0, "min_batches": 1, "min_seconds": 0},
     }  # fmt: skip
     (project / "own.yaml").write_text(yaml.safe_dump(content))
@@ -60,7 +60,9 @@ def test_an_engine_a_layout_a_decoder_and_a_metric(tmp_path):
     with open(project / "results/table.tsv", newline="") as file:
         (row,) = csv.DictReader(file, delimiter="\t")
     assert row["identical_transcripts"] == row["utterances"] == "2"
-    lines = (project / "results/mine/tiny/plain/bs2/transcripts.jsonl").read_text().splitlines()
+    lines = (
+        (project / "results/mine/tiny/plain/bs2/letters/transcripts.jsonl").read_text().splitlines()
+    )
     texts = [json.loads(line)["hypothesis"] for line in lines]
     assert int(row["longest"]) == max(len(text.split()) for text in texts)
     assert not any(" " in text for text in texts)

@@ -42,8 +42,8 @@ OF_TIMING = {"timing", "single_stream"} | OF_RECORD
 AFTER_TRANSCRIPTS = {"score", "agreement"} | OF_RECORD
 OF_DECODE = {"decode"} | AFTER_TRANSCRIPTS
 AFTER_POSTERIORS = OF_DECODE | OF_TIMING  # what was timed is compared with them
-AFTER_EAGER = {"decode_eager", "agreement"} | OF_RECORD
-AFTER_FEATURES = {"compile", "eager", "infer", "decode_eager"} | AFTER_POSTERIORS | OF_TIMING
+AFTER_EAGER = {"decode_eager", "decoding_time", "agreement"} | OF_RECORD
+AFTER_FEATURES = {"compile", "eager", "infer"} | AFTER_EAGER | AFTER_POSTERIORS | OF_TIMING
 OF_ENGINE = {"compile", "infer"} | AFTER_POSTERIORS | OF_TIMING
 PACKAGE = "workflow/deepspeech2"
 
@@ -119,7 +119,7 @@ def test_a_smaller_selection_makes_only_what_shows_it(project):
     ("source", "rules", "counts"),
     [
         # Stages: the stage, and what depends on its output.
-        ("scoring/decode.py", OF_DECODE | AFTER_EAGER, {"decode": 2, "decode_eager": 1}),
+        ("scoring/decode.py", OF_DECODE | AFTER_EAGER - {"decoding_time"}, {"decode": 2}),
         ("scoring/score.py", OF_SCORE, {"score": 2, "record": 2}),
         ("scoring/agreement.py", {"agreement"} | OF_RECORD, {"agreement": 2, "record": 2}),
         ("scoring/dumpout.py", set(), {}),
@@ -142,7 +142,10 @@ def test_a_smaller_selection_makes_only_what_shows_it(project):
         ("training/learn.py", set(), {}),
         ("training/curves.py", set(), {}),
         # What several stages share.
-        ("scoring/decoders.py", OF_DECODE | AFTER_EAGER, {}),
+        ("scoring/decoders/greedy.py", OF_DECODE | AFTER_EAGER, {}),
+        ("scoring/decoders/beam.py", set(), {}),
+        ("scoring/decoding_time.py", {"decoding_time"} | OF_RECORD, {}),
+        ("scoring/tune.py", set(), {}),
         ("scoring/alignment.py", OF_SCORE, {}),
         ("scoring/transcripts.py", AFTER_TRANSCRIPTS, {}),
         ("scoring/rates.py", OF_SCORE, {}),
@@ -214,17 +217,18 @@ DELETED = {
     f"{BASE}/features": "preprocess",
     f"{BASE}/features.json": "preprocess",
     f"{BASE}/eager/posteriors.bin": "eager",
-    f"{BASE}/eager/transcripts.jsonl": "decode_eager",
+    f"{BASE}/eager/greedy/transcripts.jsonl": "decode_eager",
+    f"{BASE}/eager/greedy/decoding_time.json": "decoding_time",
     f"{ROWS[0]}/compiled": "compile",
     f"{ROWS[0]}/compiled.json": "compile",
     f"{ROWS[1]}/posteriors.bin": "infer",
     f"{ROWS[1]}/posteriors.json": "infer",
-    f"{ROWS[0]}/transcripts.jsonl": "decode",
-    f"{ROWS[0]}/score.json": "score",
-    f"{ROWS[0]}/alignments.jsonl": "score",
-    f"{ROWS[1]}/agreement.json": "agreement",
+    f"{ROWS[0]}/greedy/transcripts.jsonl": "decode",
+    f"{ROWS[0]}/greedy/score.json": "score",
+    f"{ROWS[0]}/greedy/alignments.jsonl": "score",
+    f"{ROWS[1]}/greedy/agreement.json": "agreement",
     f"{ROWS[0]}/timing.json": "timing",
-    f"{ROWS[1]}/record.json": "record",
+    f"{ROWS[1]}/greedy/record.json": "record",
     # Of the single stream, which runs at batch size 1 whatever is selected.
     f"{BASE}/cpu/bs1/compiled": "compile",
     f"{BASE}/cpu/bs1/compiled.json": "compile",
@@ -332,7 +336,7 @@ def last_error(result):
     [
         (f"{BASE}/features/spect/data1.bin", "eager", f"{BASE}/eager/posteriors.bin",
          f"{BASE}/features.json"),
-        (f"{BASE}/eager/posteriors.bin", "decode_eager", f"{BASE}/eager/transcripts.jsonl",
+        (f"{BASE}/eager/posteriors.bin", "decode_eager", f"{BASE}/eager/greedy/transcripts.jsonl",
          f"{BASE}/eager/posteriors.json"),
         (f"{ROWS[1]}/compiled/model.pt", "timing", f"{ROWS[1]}/timing.json",
          f"{ROWS[1]}/compiled.json"),

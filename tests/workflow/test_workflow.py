@@ -184,7 +184,7 @@ def own_configuration():
 def test_a_run_is_a_short_account(project):
     """A line for each job with stage, row, progress and time left; the log file has everything."""
     options = configure(project)
-    target = "results/own/tiny/cpu-fp32/bs1/transcripts.jsonl"
+    target = "results/own/tiny/cpu-fp32/bs1/greedy/transcripts.jsonl"
     result = snakemake(project, *options, "--", target)
     lines = [line for line in (result.stdout + result.stderr).splitlines() if line.strip()]
     assert len(lines) < 20, lines
@@ -330,7 +330,7 @@ def test_one_single_utterance_from_a_table_or_manifest(project, layout, engine, 
     options = configure(project, {"layout": layout, "path": path}, run={
         "datasets": ["own"], "models": ["tiny"], "engines": [engine],
         "batch_sizes": [3]})  # fmt: skip
-    row = f"own/tiny/{engine}/bs3"
+    row = f"own/tiny/{engine}/bs3/greedy"
     snakemake(project, *options, "--", f"results/{row}/record.json")
     found = read_record(project / "results" / row / "record.json")
     assert found["agreement"]["utterances"] == found["agreement"]["identical_transcripts"] == 1
@@ -358,8 +358,8 @@ def test_another_precision_starts_from_the_weights(project):
     options = configure(project, run=run)
     jobs = planned(project, *options)
     assert "torchscript" not in jobs and len(jobs["compile"]) == 2  # and single_stream's
-    snakemake(project, *options, "--", "results/own/tiny/cpu-bf16/bs2/record.json")
-    found = read_record(project / "results/own/tiny/cpu-bf16/bs2/record.json")
+    snakemake(project, *options, "--", "results/own/tiny/cpu-bf16/bs2/greedy/record.json")
+    found = read_record(project / "results/own/tiny/cpu-bf16/bs2/greedy/record.json")
     assert found["configuration"]["engine"]["precision"] == "bf16"
     assert 0 < found["agreement"]["largest_posterior_difference"] < 0.02
     index = project / "results/own/tiny/cpu-bf16/bs2/compiled.json"
@@ -414,8 +414,8 @@ def test_engines_that_cannot_run_are_left_out_where_that_is_asked_for(project):
 def test_accuracy_files_are_the_same_bytes_in_any_checkout(tmp_path):
     """Whatever the folder and the order of hashes; then the guide's text files, where asked for."""
     names = (
-        "posteriors.bin posteriors.json transcripts.jsonl score.json alignments.jsonl "
-        "agreement.json"
+        "posteriors.bin posteriors.json greedy/transcripts.jsonl greedy/score.json "
+        "greedy/alignments.jsonl greedy/agreement.json"
     ).split()
     row = "own/tiny/cpu-fp32/bs2"
     found = []
@@ -430,7 +430,7 @@ def test_accuracy_files_are_the_same_bytes_in_any_checkout(tmp_path):
         snakemake(project, *options, "--", *targets, env=environment)
         found.append({path: (project / path).read_bytes() for path in targets})
     assert found[0] == found[1]
-    score = json.loads(found[0][f"results/{row}/score.json"])
+    score = json.loads(found[0][f"results/{row}/greedy/score.json"])
     assert {p["name"]: p["utterances"] for p in score["parts"]["seen"]} == {
         "seen in training": 1, "unseen": 2
     }  # fmt: skip
@@ -466,17 +466,22 @@ def test_the_default_run(project):
         assert float(row["padding_share"]) == float(row["padding_share_batch"])
         assert float(row["padding_share_batch"]) <= float(row["padding_share_longest"])
         # The record is what its makers write, and what the other tests take it for.
-        name = f"sample/embedded/native-fp32/bs{row['batch_size']}"
+        name = f"sample/embedded/native-fp32/bs{row['batch_size']}/greedy"
         found = read_record(project / "results" / name / "record.json")
         for scenario in ("offline", "single_stream"):
             proof = found[scenario]["proof"]
             assert (proof["utterances"], proof["largest_difference"]) == (7, 0)
             assert proof["outputs"] >= 7
         assert found["accuracy"]["wer"]["percent"] == pytest.approx(float(row["wer"]), abs=1e-3)
+        places = {
+            **{file: f"{name}/../{file}" for file in ("timing.json", "posteriors.json")},
+            "../single_stream.json": "sample/embedded/native-fp32/single_stream.json",
+            "decoding_time.json": "sample/embedded/eager/greedy/decoding_time.json",
+        }
         for file, content in row_content().items():
             if file in ("corpus.json", "features.json"):
                 continue  # not the row's own
-            written = read_sealed(project / "results" / name / file)
+            written = read_sealed(project / "results" / places.get(file, f"{name}/{file}"))
             assert set(written) == set(content), file
         for key in ("confusions", "coverage", "parts"):
             assert found["accuracy"][key].keys() == row_content()["score.json"][key].keys()

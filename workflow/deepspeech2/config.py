@@ -27,8 +27,10 @@ from deepspeech2.corpus.manifest import SPLITS
 from deepspeech2.corpus.text import CASES
 from deepspeech2.engines import verdicts
 from deepspeech2.features.spectrogram import Spectrogram
+from deepspeech2.options import Option
 from deepspeech2.report.limits import Limits
-from deepspeech2.scoring.decoders import DECODERS
+from deepspeech2.scoring import decoders
+from deepspeech2.scoring.arpa import UNITS
 from deepspeech2.scoring.normalisers import NORMALISERS
 
 MAX_SEED = 2**32 - 1
@@ -90,7 +92,8 @@ class Entry(BaseModel):
 
 class Run(Entry):
     """What the table shows, by names of the registries below: every dataset with every model on
-    every engine at every batch size. Results of other selections stay cached in results/.
+    every engine at every batch size, by every decoder. Results of other selections stay cached in
+    results/.
     """
 
     datasets: Selection
@@ -101,6 +104,8 @@ class Run(Entry):
     """names of engines"""
     batch_sizes: BatchSizes
     """utterances in a batch; one row of the table for each"""
+    decoders: Selection = ["greedy"]
+    """names of decoders; one row of the table for each"""
     missing_engines: Literal["stop", "leave_out"] = "stop"
     """where an engine cannot run here: stop, or leave_out: go on without it, and say so"""
 
@@ -231,11 +236,46 @@ class EngineEntry(Entry):
     """settings that only this backend has, below"""
 
 
-class Decoder(Entry):
-    """How posteriors become text."""
+class LanguageModel(Entry):
+    """An n-gram for decoders, by name: built of texts, or an ARPA file."""
 
-    name: Literal[tuple(DECODERS)] = "greedy"
-    """greedy: the best label of each frame, repeats merged, blanks dropped"""
+    texts: list[FilePath] = []
+    """files to build it of, a sentence a line"""
+    unit: Literal[UNITS] = "character"
+    """what it is built of; with a model of words a decoder writes no other words"""
+    order: Annotated[int, Field(ge=1, le=6)] = 6
+    """units in its longest n-grams"""
+    arpa: FilePath | None = None
+    """an ARPA file instead, plain or gzipped; unit and order are its own then"""
+
+
+class DecoderEntry(Entry):
+    """A way to make text of posteriors, by name."""
+
+    kind: Literal[tuple(decoders.DECODERS)]
+    """greedy: the best label of each frame, repeats merged, blanks dropped; beam: beam search, with
+    or without a language model (needs envs/beam.txt)"""
+    language_model: Name | None = None
+    """one of language_models"""
+    tuning: FilePath | None = None
+    """a file that `snakemake tune` wrote: the options that it chose"""
+    options: dict[str, Any] = {}
+    """settings that only this kind has, below; they count more than those of tuning"""
+
+
+class Tune(Entry):
+    """What `snakemake tune` does: it tries a grid of options on the part val of a dataset, and
+    chooses those with the fewest word errors. Nothing is ever chosen on a part test.
+    """
+
+    decoder: Name | None = None
+    """one of decoders"""
+    dataset: Name | None = None
+    """one of datasets; its split must be val"""
+    model: Name = "embedded"
+    """one of models, whose posteriors are decoded (the plain network's)"""
+    grid: dict[Name, _list(Any, min_length=1)] = {}
+    """values to try, by option"""
 
 
 class Score(Entry):
@@ -395,8 +435,10 @@ class Config(Entry):
     """checkpoints, by name"""
     engines: dict[Name, EngineEntry]
     """ways to run a model, by name"""
-    decoder: Decoder = Field(default_factory=Decoder)
-    """how posteriors become text"""
+    decoders: dict[Name, DecoderEntry]
+    """ways to make text of posteriors, by name"""
+    language_models: dict[Name, LanguageModel]
+    """n-grams for decoders, by name"""
     score: Score = Field(default_factory=Score)
     """scoring under a normaliser beside the strict figures"""
     accuracy: Accuracy = Field(default_factory=Accuracy)
@@ -409,6 +451,8 @@ class Config(Entry):
     """folder of another run's results, for `snakemake compare` and `snakemake gate`"""
     train: Train = Field(default_factory=Train)
     """what `snakemake train` does"""
+    tune: Tune = Field(default_factory=Tune)
+    """what `snakemake tune` does"""
     archive: Text | None = None
     """source of the one selected dataset, instead of its own"""
     checkpoint: Text | None = None
@@ -424,19 +468,35 @@ class Config(Entry):
         except UserError as error:
             raise UserError(f"config: engines.{name}: {error}") from None
 
+    def decoder(self, name: str) -> decoders.Settings:
+        """Kind and options of a decoder's entry, checked; what it does not say is not there."""
+        entry = self.decoders[name]
+        try:
+            json.dumps(entry.options, allow_nan=False, sort_keys=True)
+            decoders.complete(entry.kind, entry.options)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"config: decoders.{name}.options: not plain JSON ({error})") from None
+        except UserError as error:
+            raise UserError(f"config: decoders.{name}: {error}") from None
+        return decoders.Settings(entry.kind, entry.options)
+
 
 def schema() -> dict[str, Any]:
     """The JSON schema of a configuration file. Nothing is required: files are merged."""
     found = _without_titles(Config.model_json_schema())
     for part in (found, *found["$defs"].values()):
         part.pop("required", None)
-    found["$defs"]["EngineEntry"]["allOf"] = [
-        {
-            "if": {"properties": {"backend": {"const": name}}, "required": ["backend"]},
-            "then": {"properties": {"options": _options_schema(name)}},
-        }
-        for name in engines.BACKENDS
-    ]
+    for part, key, registry in (
+        ("EngineEntry", "backend", _backends()),
+        ("DecoderEntry", "kind", _decoders()),
+    ):
+        found["$defs"][part]["allOf"] = [
+            {
+                "if": {"properties": {key: {"const": name}}, "required": [key]},
+                "then": {"properties": {"options": _options_schema(options)}},
+            }
+            for name, options in registry.items()
+        ]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **found}
 
 
@@ -453,11 +513,19 @@ def _without_titles(node: Any) -> Any:
     }
 
 
-def _options_schema(backend: str) -> dict[str, Any]:
-    kinds = {bool: "boolean", int: "integer", str: "string", list: "array"}
+def _backends() -> dict[str, dict[str, Option]]:
+    return {name: engines.backend_class(name).options for name in engines.BACKENDS}
+
+
+def _decoders() -> dict[str, dict[str, Option]]:
+    return {name: decoders.decoder_class(name).options for name in decoders.DECODERS}
+
+
+def _options_schema(options: dict[str, Option]) -> dict[str, Any]:
+    kinds = {bool: "boolean", int: "integer", float: "number", str: "string", list: "array"}
     properties = {}
-    for name, option in engines.backend_class(backend).options.items():
-        kind = "string" if option.optional else kinds[type(option.default)]
+    for name, option in options.items():
+        kind = kinds[option.kind]
         properties[name] = {
             "type": [kind, "null"] if option.optional else kind,
             "default": option.default,
@@ -486,9 +554,9 @@ def manual_of(model: type[Entry]) -> str:
     return manual(entries)
 
 
-def manual_of_options(backend: str) -> str:
-    """The manual of a backend's options."""
-    options = engines.backend_class(backend).options
+def manual_of_options(name: str) -> str:
+    """The manual of a backend's or decoder's options."""
+    options = {**_backends(), **_decoders()}[name]
     return manual({name: (option.help, option.default) for name, option in options.items()})
 
 

@@ -11,7 +11,7 @@ import copy
 import json
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,15 @@ from pydantic import ValidationError
 from deepspeech2.cli import UserError
 from deepspeech2.config import Config
 from deepspeech2.corpus import layouts
+from deepspeech2.scoring import decoders
 
 ROOT = Path(__file__).resolve().parents[2]
 RESERVED = {
     # What stands in results/ and in results/{dataset}/{model}/.
     "datasets": set(
         "datasets models logs benchmarks figures tables README.md report.html table.tsv table.md "
-        "training comparison.tsv comparison.md comparison.json bench.tsv".split()
+        "training tuning language_models comparison.tsv comparison.md comparison.json bench.tsv "
+        "export".split()
     ),
     "models": set(),
     # And in results/models/{model}/, where an engine with its own interpreter has its trace.
@@ -35,12 +37,19 @@ RESERVED = {
         "eager features features.json checkpoint model.json model.safetensors random.safetensors "
         "trusted.sha256".split()
     ),
+    # And in a row's folder, results/{dataset}/{model}/{engine}/bs{batch_size}/.
+    "decoders": set(
+        "compiled compiled.json posteriors.bin posteriors.json timing.json zeros.json "
+        "dumpout".split()
+    ),
 }
 # Keys of paths, in whose place the user may name a file or folder.
 PATHS = {
     "datasets": ("path", "labels", "pcm_sha256", "published"),
     "models": ("checkpoint", "labels", "training_texts"),
     "engines": ("python",),
+    "decoders": ("tuning",),
+    "language_models": ("texts", "arpa"),
 }
 MAX_VALUES, MAX_DEPTH, MAX_NUMBER = 100_000, 50, 100_000
 NUMBER = re.compile(r"[-+]?(\d{1,18}|\d*\.\d+|\d+\.\d*)([eE][-+]?\d+)?")
@@ -69,12 +78,13 @@ def complete(
     _check_names(config)
     for key, kind in OVERRIDES.items():
         _override(config, key, kind)
-    trained = [*config.train.datasets, *config.train.dev]
+    trained = [*config.train.datasets, *config.train.dev, *filter(None, [config.tune.dataset])]
     for name in config.run.models:
         model = config.models[name]
         if (model.checkpoint is None) == (model.random is None):
             raise UserError(f"config: models.{name}: needs either a checkpoint or random")
     _check_sources(config)
+    _check_decoders(config)
     for name in dict.fromkeys((*config.run.datasets, *trained)):
         _check_dataset(config, name)
     _check_baseline(config)
@@ -118,9 +128,14 @@ def base() -> dict[str, Any]:
     for kind, keys in PATHS.items():
         for entry in found[kind].values():
             for key in keys:
-                if entry.get(key) and not is_address(entry[key]):
-                    entry[key] = shipped(entry[key])
+                if entry.get(key):
+                    entry[key] = _each(entry[key], lambda p: p if is_address(p) else shipped(p))
     return found
+
+
+def _each(paths: str | list[str], change: Callable[[str], str]) -> str | list[str]:
+    """A path, or each of a list, changed."""
+    return [change(path) for path in paths] if isinstance(paths, list) else change(paths)
 
 
 def shipped(path: str) -> str:
@@ -196,6 +211,8 @@ def _check_names(config: Config) -> None:
     for key in ("datasets", "dev", "shares", "spliced"):
         for name in getattr(config.train, key):
             _require_defined(f"train.{key}", name, config.datasets)
+    if config.tune.decoder is not None:
+        _require_defined("tune.decoder", config.tune.decoder, config.decoders)
     if config.train.start not in (None, *config.models):
         raise UserError(f"config: train.start: {config.train.start!r} is not one of models")
 
@@ -248,25 +265,68 @@ def _check_sources(config: Config) -> None:
     for kind, keys in PATHS.items():
         for name, entry in getattr(config, kind).items():
             for key in keys:
-                path = getattr(entry, key)
-                if not path or is_address(path):
+                if not getattr(entry, key):
                     continue
-                path = os.path.expanduser(path)
-                setattr(entry, key, path)
-                used = name in getattr(config.run, kind) or name == config.train.start
-                if kind != "engines" and used and not is_trained(path, config.train.name):
-                    _require_path(f"{kind}.{name}.{key}", path)
+                paths = _each(getattr(entry, key), os.path.expanduser)
+                setattr(entry, key, paths)
+                used = name in _used(config, kind) and kind != "engines"
+                for path in [paths] if isinstance(paths, str) else paths:
+                    if used and not (is_address(path) or is_made(path, config)):
+                        _require_path(f"{kind}.{name}.{key}", path)
 
 
-def is_trained(path: str, name: str = "") -> bool:
-    """Whether `snakemake train` makes this file (with this name)."""
-    return path.startswith(f"results/training/{name}/" if name else "results/training/")
+def _used(config: Config, kind: str) -> Iterable[str | None]:
+    """Names of entries of a kind whose files must be there."""
+    if kind == "language_models":
+        return [config.decoders[name].language_model for name in _used(config, "decoders")]
+    others = {"models": [config.train.start], "decoders": [config.tune.decoder]}
+    return [*getattr(config.run, kind), *filter(None, others.get(kind, ()))]
+
+
+def is_made(path: str, config: Config | None = None) -> bool:
+    """Whether `snakemake train` or `snakemake tune` makes this file (as they are configured)."""
+    if config is None:
+        return path.startswith(("results/training/", "results/tuning/"))
+    tuned = f"results/tuning/{config.tune.decoder}.json"
+    return path.startswith(f"results/training/{config.train.name}/") or path == tuned
 
 
 def _require_path(key: str, path: str) -> None:
     if not os.path.exists(path):
-        remedy = "train it first, or correct the path" if is_trained(path) else "correct the path"
+        remedy = "train or tune first, or correct the path" if is_made(path) else "correct the path"
         raise UserError(f"config: {key}: {path}: no such file or folder; {remedy}")
+
+
+def _check_decoders(config: Config) -> None:
+    """Decoders that are used fit their language models; what is tuned is the part val."""
+    for name in _used(config, "decoders"):
+        entry, model = config.decoders[name], config.decoders[name].language_model
+        config.decoder(name)
+        if model is None:
+            continue
+        _require_defined(f"decoders.{name}.language_model", model, config.language_models)
+        if not decoders.decoder_class(entry.kind).uses_language_model:
+            raise UserError(f"config: decoders.{name}: {entry.kind} uses no language model")
+        if bool(config.language_models[model].texts) == bool(config.language_models[model].arpa):
+            raise UserError(f"config: language_models.{model}: needs either texts or arpa")
+    tune = config.tune
+    if tune.decoder is None:
+        return
+    _require_defined("tune.dataset", tune.dataset, config.datasets)
+    _require_defined("tune.model", tune.model, config.models)
+    split = config.datasets[tune.dataset].split
+    if split != "val":
+        raise UserError(
+            f"config: tune.dataset: {tune.dataset!r}: its split is {split}; tune on val, so that "
+            "nothing is chosen by what is reported"
+        )
+    kind = config.decoders[tune.decoder].kind
+    for key, values in tune.grid.items():
+        for value in values:
+            try:
+                decoders.complete(kind, {key: value})
+            except UserError as error:
+                raise UserError(f"config: tune.grid: {error}") from None
 
 
 def _check_baseline(config: Config) -> None:

@@ -16,9 +16,10 @@ sys.path.insert(0, str(WORKFLOW))
 
 from deepspeech2 import engines, sources
 from deepspeech2.cli import UserError
-from deepspeech2.configure import complete, is_address, is_trained, shipped
+from deepspeech2.configure import complete, is_address, is_made, shipped
 from deepspeech2.corpus import layouts
 from deepspeech2.files import Fingerprints, remove_torn
+from deepspeech2.scoring import decoders
 
 # Another workflow may import this one: its command line and its terminal are its own.
 IS_MAIN = Path(workflow.main_snakefile).parent in (WORKFLOW, WORKFLOW.parent)
@@ -91,7 +92,7 @@ if RUN.missing_engines == "leave_out":
     if not RUN.engines:
         raise WorkflowError("config: run.engines: none of them can run here")
 SELECTION = {"dataset": RUN.datasets, "model": RUN.models, "engine": RUN.engines}
-ROWS = {**SELECTION, "batch_size": RUN.batch_sizes}
+ROWS = {**SELECTION, "batch_size": RUN.batch_sizes, "decoder": RUN.decoders}
 for path in remove_torn("results"):
     logger.warning(f"{path}: is empty or torn, as a power cut leaves files; it is made anew")
 FINGERPRINTS = Fingerprints(Path(".snakemake") / "deepspeech2" / "fingerprints.json")
@@ -106,6 +107,8 @@ wildcard_constraints:
     dataset="|".join(map(re.escape, DATASETS)),
     model="|".join(map(re.escape, MODELS)),
     engine="|".join(map(re.escape, ENGINES)),
+    decoder="|".join(map(re.escape, CONFIG.decoders)),
+    language_model="|".join(map(re.escape, CONFIG.language_models)),
     batch_size=r"[1-9]\d*",
     split="train|val|test|all",
     form="(static|packed)(_whole)?",
@@ -146,9 +149,9 @@ def engine_code(name):
 
 def contents(*paths):
     """A hash of files' contents, a parameter too: Snakemake does not see that an older file took
-    the place of another. What `snakemake train` makes it sees by itself.
+    the place of another. What `snakemake train` and `tune` make it sees by itself.
     """
-    return FINGERPRINTS.of(path for path in paths if path and not is_trained(path))
+    return FINGERPRINTS.of(path for path in paths if path and not is_made(path))
 
 
 def given(path):

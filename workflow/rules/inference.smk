@@ -76,37 +76,65 @@ rule infer:
 
 rule decode:
     input:
+        **OF_DECODER,
         posteriors=rules.infer.output.posteriors,
         posteriors_index=rules.infer.output.index,
         features_index=rules.preprocess.output.index,
     output:
-        transcripts="results/{dataset}/{model}/{engine}/bs{batch_size}/transcripts.jsonl",
-        index="results/{dataset}/{model}/{engine}/bs{batch_size}/transcripts.json",
+        transcripts="results/{dataset}/{model}/{engine}/bs{batch_size}/{decoder}/transcripts.jsonl",
+        index="results/{dataset}/{model}/{engine}/bs{batch_size}/{decoder}/transcripts.json",
     log:
-        "results/logs/{dataset}/{model}/{engine}/bs{batch_size}/decode.log",
+        "results/logs/{dataset}/{model}/{engine}/bs{batch_size}/{decoder}/decode.log",
     benchmark:
-        "results/benchmarks/{dataset}/{model}/{engine}/bs{batch_size}/decode.tsv"
+        "results/benchmarks/{dataset}/{model}/{engine}/bs{batch_size}/{decoder}/decode.tsv"
     conda:
         "../../envs/cpu.yaml"
+    threads: CONFIG.accuracy.threads
     params:
-        decoder=CONFIG.decoder.name,
-        code=code("scoring.decode"),
+        decoder=decoder_of,
+        contents=tuning_contents,
+        code=decoder_code("scoring.decode"),
     shell:
         stage("scoring.decode")
 
 
 use rule decode as decode_eager with:
     input:
+        **OF_DECODER,
         posteriors=rules.eager.output.posteriors,
         posteriors_index=rules.eager.output.index,
         features_index=rules.preprocess.output.index,
     output:
-        transcripts="results/{dataset}/{model}/eager/transcripts.jsonl",
-        index="results/{dataset}/{model}/eager/transcripts.json",
+        transcripts="results/{dataset}/{model}/eager/{decoder}/transcripts.jsonl",
+        index="results/{dataset}/{model}/eager/{decoder}/transcripts.json",
     log:
-        "results/logs/{dataset}/{model}/eager/decode.log",
+        "results/logs/{dataset}/{model}/eager/{decoder}/decode.log",
     benchmark:
-        "results/benchmarks/{dataset}/{model}/eager/decode.tsv"
+        "results/benchmarks/{dataset}/{model}/eager/{decoder}/decode.tsv"
+
+
+# What a decoder takes besides the network. Alone, as `timing`.
+rule decoding_time:
+    input:
+        **OF_DECODER,
+        posteriors=rules.eager.output.posteriors,
+        posteriors_index=rules.eager.output.index,
+        features_index=rules.preprocess.output.index,
+    output:
+        decoding_time="results/{dataset}/{model}/eager/{decoder}/decoding_time.json",
+    log:
+        "results/logs/{dataset}/{model}/eager/{decoder}/decoding_time.log",
+    benchmark:
+        "results/benchmarks/{dataset}/{model}/eager/{decoder}/decoding_time.tsv"
+    conda:
+        "../../envs/cpu.yaml"
+    threads: 1024
+    params:
+        decoder=decoder_of,
+        contents=tuning_contents,
+        code=decoder_code("scoring.decoding_time"),
+    shell:
+        stage("scoring.decoding_time")
 
 
 rule score:
@@ -115,13 +143,14 @@ rule score:
         transcripts_index=rules.decode.output.index,
         features_index=rules.preprocess.output.index,
         training_texts=lambda wildcards: given(MODELS[wildcards.model].training_texts),
+        language_model_texts=known_texts_of,
     output:
-        score="results/{dataset}/{model}/{engine}/bs{batch_size}/score.json",
-        alignments="results/{dataset}/{model}/{engine}/bs{batch_size}/alignments.jsonl",
+        score="results/{dataset}/{model}/{engine}/bs{batch_size}/{decoder}/score.json",
+        alignments="results/{dataset}/{model}/{engine}/bs{batch_size}/{decoder}/alignments.jsonl",
     log:
-        "results/logs/{dataset}/{model}/{engine}/bs{batch_size}/score.log",
+        "results/logs/{dataset}/{model}/{engine}/bs{batch_size}/{decoder}/score.log",
     benchmark:
-        "results/benchmarks/{dataset}/{model}/{engine}/bs{batch_size}/score.tsv"
+        "results/benchmarks/{dataset}/{model}/{engine}/bs{batch_size}/{decoder}/score.tsv"
     conda:
         "../../envs/cpu.yaml"
     params:
@@ -143,11 +172,11 @@ rule agreement:
         eager_posteriors=rules.eager.output.posteriors,
         eager_posteriors_index=rules.eager.output.index,
     output:
-        agreement="results/{dataset}/{model}/{engine}/bs{batch_size}/agreement.json",
+        agreement="results/{dataset}/{model}/{engine}/bs{batch_size}/{decoder}/agreement.json",
     log:
-        "results/logs/{dataset}/{model}/{engine}/bs{batch_size}/agreement.log",
+        "results/logs/{dataset}/{model}/{engine}/bs{batch_size}/{decoder}/agreement.log",
     benchmark:
-        "results/benchmarks/{dataset}/{model}/{engine}/bs{batch_size}/agreement.tsv"
+        "results/benchmarks/{dataset}/{model}/{engine}/bs{batch_size}/{decoder}/agreement.tsv"
     conda:
         "../../envs/cpu.yaml"
     params:
@@ -241,25 +270,27 @@ rule record:
         agreement=rules.agreement.output.agreement,
         timing=rules.timing.output.timing,
         posteriors_index=rules.infer.output.index,
+        transcripts_index=rules.decode.output.index,
+        decoding_time=rules.decoding_time.output.decoding_time,
         corpus_index=rules.corpus.output.index,
         features_index=rules.preprocess.output.index,
         single_stream=rules.single_stream.output.timing,
         zeros=zeros_of,
     output:
-        record="results/{dataset}/{model}/{engine}/bs{batch_size}/record.json",
+        record="results/{dataset}/{model}/{engine}/bs{batch_size}/{decoder}/record.json",
     log:
-        "results/logs/{dataset}/{model}/{engine}/bs{batch_size}/record.log",
+        "results/logs/{dataset}/{model}/{engine}/bs{batch_size}/{decoder}/record.log",
     benchmark:
-        "results/benchmarks/{dataset}/{model}/{engine}/bs{batch_size}/record.tsv"
+        "results/benchmarks/{dataset}/{model}/{engine}/bs{batch_size}/{decoder}/record.tsv"
     conda:
         "../../envs/cpu.yaml"
     params:
-        row="{dataset}/{model}/{engine}/bs{batch_size}",
+        row="{dataset}/{model}/{engine}/bs{batch_size}/{decoder}",
         configuration=lambda wildcards: json.dumps(
             {
                 "dataset": DATASETS[wildcards.dataset].model_dump(),
                 "model": MODELS[wildcards.model].model_dump(),
-                **CONFIG.model_dump(include={"decoder", "score", "accuracy", "timing"}),
+                **CONFIG.model_dump(include={"score", "accuracy", "timing"}),
             },
             sort_keys=True,
         ),
@@ -293,12 +324,12 @@ rule trn_of:
         transcripts=rules.decode.output.transcripts,
         transcripts_index=rules.decode.output.index,
     output:
-        references="results/{dataset}/{model}/{engine}/bs{batch_size}/ref.trn",
-        hypotheses="results/{dataset}/{model}/{engine}/bs{batch_size}/hyp.trn",
+        references="results/{dataset}/{model}/{engine}/bs{batch_size}/{decoder}/ref.trn",
+        hypotheses="results/{dataset}/{model}/{engine}/bs{batch_size}/{decoder}/hyp.trn",
     log:
-        "results/logs/{dataset}/{model}/{engine}/bs{batch_size}/trn.log",
+        "results/logs/{dataset}/{model}/{engine}/bs{batch_size}/{decoder}/trn.log",
     benchmark:
-        "results/benchmarks/{dataset}/{model}/{engine}/bs{batch_size}/trn.tsv"
+        "results/benchmarks/{dataset}/{model}/{engine}/bs{batch_size}/{decoder}/trn.tsv"
     conda:
         "../../envs/cpu.yaml"
     params:

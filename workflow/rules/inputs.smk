@@ -93,8 +93,62 @@ def export_file(number):
 
 
 def of_rows(*outputs):
-    """Files of every row of the selection."""
-    return [path for output in outputs for path in expand(output, **ROWS)]
+    """Files of every row of the selection, each once."""
+    return list(dict.fromkeys(path for output in outputs for path in expand(output, **ROWS)))
+
+
+def decoder_of(wildcards):
+    """Kind and options of the wildcard's decoder, as its stages take them (JSON)."""
+    return CONFIG.decoder(wildcards.decoder).text()
+
+
+def decoder_code(name):
+    """A hash of the code of a stage and of the decoder that it runs."""
+    return lambda wildcards: sources.digest(
+        f"deepspeech2.{name}", decoders.DECODERS[CONFIG.decoders[wildcards.decoder].kind]
+    )
+
+
+def language_model_of(wildcards):
+    """The index of the decoder's language model, and its file; nothing where it has none."""
+    name = CONFIG.decoders[wildcards.decoder].language_model
+    return expand(rules.language_model.output, language_model=name)[:2][::-1] if name else []
+
+
+def known_texts_of(wildcards):
+    """The texts that the decoder's language model was made of, where that is known."""
+    name = CONFIG.decoders[wildcards.decoder].language_model
+    if name is None or not CONFIG.language_models[name].texts:
+        return []
+    return expand(rules.language_model.output.known, language_model=name)
+
+
+def of_tuning(output):
+    """Files of what a decoder is tuned on; nothing where none is to be tuned."""
+    if CONFIG.tune.decoder is None:
+        return []
+    return expand(output, dataset=CONFIG.tune.dataset, model=CONFIG.tune.model)
+
+
+def of_tuned(number):
+    """The index of the language model of the decoder that is tuned (0), or its file (1)."""
+    if CONFIG.tune.decoder is None:
+        return []
+    name = CONFIG.decoders[CONFIG.tune.decoder].language_model
+    return expand(rules.language_model.output, language_model=name)[1 - number] if name else []
+
+
+def tuning_contents(wildcards):
+    """A hash of the file that has what was chosen for the decoder."""
+    return contents(CONFIG.decoders[wildcards.decoder].tuning)
+
+
+# What decoders read besides posteriors. The first of each is what a stage is told.
+OF_DECODER = {
+    "language_model_index": lambda wildcards: language_model_of(wildcards)[:1],
+    "language_model": lambda wildcards: language_model_of(wildcards)[1:],
+    "tuning": lambda wildcards: given(CONFIG.decoders[wildcards.decoder].tuning),
+}
 
 
 def zeros_of(wildcards):
@@ -110,9 +164,10 @@ def baseline_files():
     return [
         str(path)
         for folder in expand("{dataset}/{model}/{engine}", **SELECTION)
+        for decoder in RUN.decoders
         for name in ("record.json", "transcripts.jsonl")
-        for path in sorted(Path(CONFIG.baseline, folder).glob(f"bs*/{name}"))
-        if re.fullmatch("bs[1-9][0-9]*", path.parent.name)
+        for path in sorted(Path(CONFIG.baseline, folder).glob(f"bs*/{decoder}/{name}"))
+        if re.fullmatch("bs[1-9][0-9]*", path.parts[-3])
     ]
 
 

@@ -1,6 +1,6 @@
 # From the rows of the selection to the table, the figures, and the report.
 FIGURES = "throughput rtfx wer pareto latency single phases padding".split()
-TABLES = "errors parts confusions agreement batch_sizes engines".split()
+TABLES = "errors parts confusions agreement batch_sizes engines decoders".split()
 # Published figures are of a corpus's test part, where it has one.
 PUBLISHED = {
     name: DATASETS[name].published

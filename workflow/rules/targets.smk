@@ -47,6 +47,12 @@ rule train:
         rules.curves.output,
 
 
+# A decoder's options, chosen on a validation part as config.yaml's `tune` says (config/tune.yaml).
+rule tune:
+    input:
+        rules.choose.output,
+
+
 # What benchmarks/bench.py starts from: features, exports and the eager network's transcripts.
 rule bench:
     input:
@@ -59,4 +65,4 @@ rule bench:
             form="static",
             opset=17,
         ),
-        expand(rules.decode_eager.output, **SELECTION),
+        expand(rules.decode_eager.output, **SELECTION, decoder="greedy"),

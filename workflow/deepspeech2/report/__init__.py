@@ -1,3 +1,3 @@
 """From the rows' results to records, table, figures, report page and comparisons."""
 
-FORMAT = 1  # of record.json
+FORMAT = 2  # of record.json

@@ -39,6 +39,7 @@ COLUMNS = (
     Column("model", label="model"),
     Column("engine", label="engine"),
     Column("batch_size", label="batch size"),
+    Column("decoder", label="decoder"),
     Column("verdict", label="verdict"),
     Column("wer_baseline", label="baseline WER %", **NUMBER),
     Column("wer", label="WER %", **NUMBER),
@@ -64,8 +65,8 @@ COLUMNS = (
 
 def missing(row: str, reason: str = "") -> dict:
     """A row of the comparison in which nothing is compared."""
-    dataset, model, engine, batch = row.split("/")
-    names = {"dataset": dataset, "model": model, "engine": engine, "batch_size": int(batch[2:])}
+    names: dict = dict(zip(("dataset", "model", "engine", "batch_size", "decoder"), row.split("/")))
+    names["batch_size"] = int(names["batch_size"][2:])
     about = {"verdict": "MISSING", "changed": [], "reasons": [reason]}
     return {**dict.fromkeys(c.name for c in COLUMNS if not c.joins), **names, **about}
 
@@ -86,12 +87,12 @@ def compare_row(row: str, before: Run, after: Run, limits: Limits) -> dict:
 
 
 def only_in(baseline: Path, rows: Sequence[str]) -> list[str]:
-    """Further batch sizes that the baseline has of the datasets, models and engines of `rows`."""
+    """Further batch sizes that the baseline has of all else that tells `rows` apart."""
     found = []
-    for folder in dict.fromkeys(row.rpartition("/")[0] for row in rows):
-        names = [path.parent.name for path in (baseline / folder).glob("bs*/record.json")]
+    for folder, decoder in dict.fromkeys((r.rsplit("/", 2)[0], r.rsplit("/", 1)[1]) for r in rows):
+        names = [p.parts[-3] for p in (baseline / folder).glob(f"bs*/{decoder}/record.json")]
         sizes = sorted(int(name[2:]) for name in names if re.fullmatch("bs[1-9][0-9]*", name))
-        found += [f"{folder}/bs{size}" for size in sizes]
+        found += [f"{folder}/bs{size}/{decoder}" for size in sizes]
     return [row for row in found if row not in rows]
 
 
@@ -99,14 +100,14 @@ def compare(baseline: Path, records: Sequence[Path], limits: Limits) -> list[dic
     """All rows of the comparison. Raises `UserError` if not one of ours can be compared."""
     if not baseline.is_dir():
         raise UserError(f"{baseline}: no such folder; give the results of another run")
-    if baseline.resolve() == records[0].absolute().parents[4].resolve():
+    if baseline.resolve() == records[0].absolute().parents[5].resolve():
         raise UserError(f"{baseline}: is the folder of these results; give that of another run")
-    if next(baseline.glob("*/*/*/bs*/record.json"), None) is None:
+    if next(baseline.glob("*/*/*/bs*/*/record.json"), None) is None:
         raise UserError(
             f"{baseline}: not a folder of results; give one that holds "
-            "DATASET/MODEL/ENGINE/bs<batch size>/record.json"
+            "DATASET/MODEL/ENGINE/bs<batch size>/DECODER/record.json"
         )
-    names = ["/".join(path.absolute().parent.parts[-4:]) for path in records]
+    names = ["/".join(path.absolute().parent.parts[-5:]) for path in records]
     found = []
     for row, path in zip(names, records):
         after, before = read_run(path), baseline / row / "record.json"
@@ -125,7 +126,7 @@ def compare(baseline: Path, records: Sequence[Path], limits: Limits) -> list[dic
 def summary(rows: Iterable[dict]) -> tuple[str, list[str]]:
     """The verdict over all rows, and a line for each row that does not pass."""
     reasons = [
-        "{dataset}/{model}/{engine}/bs{batch_size}: {verdict}: ".format(**row)
+        "{dataset}/{model}/{engine}/bs{batch_size}/{decoder}: {verdict}: ".format(**row)
         + ", ".join(row["reasons"])
         for row in rows
         if row["verdict"] != "PASS"

@@ -42,6 +42,7 @@ FIELDS = {
     "environment.threads": _number((int,), 1, 1e9),
     "environment.versions": _is(dict),
     "configuration.engine": _is(dict),
+    "configuration.decoder": _is(dict),
     "configuration.engine.device": _is(str),
     "hashes.transcripts": _is(str),
 }
@@ -57,6 +58,7 @@ CHANGED = {
     "hashes.timing_code": "timing code",
     "hashes.accuracy_code": "accuracy code",
     "configuration.engine": "engine settings",
+    "configuration.decoder": "decoder settings",
     "environment.versions": "versions",
 }
 FIELDS.update({name: _is(str) for name in CHANGED if name.startswith("hashes.")})

@@ -17,7 +17,7 @@ from deepspeech2.report import listing
 from deepspeech2.report.rows import Row, where
 from deepspeech2.report.tsv import for_programs
 
-ROW = "dataset model engine batch_size "
+ROW = "dataset model engine batch_size decoder "
 COLUMNS = {
     "errors": "dataset model utterance speaker text seconds errors reference_words reference "
     "hypothesis rows",
@@ -26,8 +26,9 @@ COLUMNS = {
     "confusions": ROW + "kind reference hypothesis count",
     "agreement": ROW + "identical_transcripts utterances largest_posterior_difference "
     "largest_posterior_difference_in other_lengths",
-    "batch_sizes": "dataset model engine utterance batch_sizes hypothesis",
+    "batch_sizes": "dataset model engine decoder utterance batch_sizes hypothesis",
     "engines": ROW + "against wer_difference p_better p_worse differing_transcripts speed_ratio",
+    "decoders": ROW + "against wer_difference p_better p_worse differing_transcripts",
 }
 
 

@@ -19,7 +19,7 @@ from deepspeech2 import cli
 from deepspeech2.cli import Input, Output, log
 from deepspeech2.files import replacing
 from deepspeech2.report import published as published_figures
-from deepspeech2.report.rows import is_scored, read_record
+from deepspeech2.report.rows import is_scored, of_speed, read_record
 from deepspeech2.report.style import COLOURS, PUBLISHED, SIZE, STYLE, save
 
 MOST_ABOVE_EACH_OTHER = 3  # panels; more stand in two columns
@@ -28,7 +28,7 @@ PHASES = {"assemble": "o", "upload": "^", "forward": "s", "download": "v"}
 
 
 class Series:
-    """The rows of one dataset, model and engine, by batch size."""
+    """The rows of one dataset, model, engine and decoder, by batch size."""
 
     def __init__(self, name: str, number: int, records: list[dict]):
         self.name, self.colour = name, COLOURS[number % len(COLOURS)]
@@ -43,8 +43,8 @@ class Series:
 
 
 def series_of(records: list[dict]) -> list[Series]:
-    """Series by dataset, model and engine, named by what tells them apart."""
-    keys = ("dataset", "model", "engine")
+    """Series by dataset, model, engine and decoder, named by what tells them apart."""
+    keys = ("dataset", "model", "engine", "decoder")
     varying = [k for k in keys if len({r[k] for r in records}) > 1] or ["engine"]
     groups: dict[str, list[dict]] = {}
     for found in records:
@@ -286,6 +286,7 @@ def single(records: list[dict], places: list[int], published: dict) -> Figure:
     return figure
 
 
+OF_ACCURACY = ("wer", "pareto")
 FIGURES = {f.__name__: f for f in (throughput, rtfx, wer, pareto, latency, single, phases, padding)}
 
 
@@ -293,6 +294,8 @@ def draw(name: str, records: list[dict], published: dict) -> Figure:
     """A figure by its name in FIGURES. `published` is as `published.read` gives it."""
     places = sorted({r["batch_size"] for r in records})
     shown = {k: v for k, v in published.items() if k in {r["dataset"] for r in records}}
+    if name not in OF_ACCURACY:
+        records = of_speed(records)
     with matplotlib.rc_context(STYLE):
         return FIGURES[name](records, places, shown)
 

@@ -97,7 +97,8 @@ def batch_sizes(rows: Sequence[Row]) -> list[dict]:
     """
     sets: dict[tuple, list[Row]] = {}
     for row in rows:
-        sets.setdefault((row.dataset, row.model, row.engine), []).append(row)
+        key = (row.dataset, row.model, row.engine, row.decoder)
+        sets.setdefault(key, []).append(row)
     found = []
     for key, group in sets.items():
         if len({row.record["hashes"]["transcripts"] for row in group}) == 1:
@@ -110,7 +111,7 @@ def batch_sizes(rows: Sequence[Row]) -> list[dict]:
             if len(by_text) > 1:
                 found += [
                     {
-                        **dict(zip(("dataset", "model", "engine"), key)),
+                        **dict(zip(("dataset", "model", "engine", "decoder"), key)),
                         "utterance": name,
                         "batch_sizes": ", ".join(map(str, sizes)),
                         "hypothesis": text,
@@ -121,11 +122,20 @@ def batch_sizes(rows: Sequence[Row]) -> list[dict]:
 
 
 def engines(rows: Sequence[Row]) -> list[dict]:
-    """Paired bootstrap test of each engine against the first, at equal batch size."""
+    """Paired bootstrap test of each engine against the first, at equal batch size and decoder."""
+    return _against(rows, "engine")
+
+
+def decoders(rows: Sequence[Row]) -> list[dict]:
+    """Paired bootstrap test of each decoder against the first, on the same posteriors."""
+    return _against(rows, "decoder")
+
+
+def _against(rows: Sequence[Row], what: str) -> list[dict]:
     found = []
     first: dict[tuple, Row] = {}
     for row in rows:
-        base = first.setdefault((row.dataset, row.model, row.batch_size), row)
+        base = first.setdefault(tuple(v for k, v in row.key.items() if k != what), row)
         if base is row or not row.is_scored():
             continue
         before, after = base.transcripts(), row.transcripts()
@@ -143,7 +153,7 @@ def engines(rows: Sequence[Row]) -> list[dict]:
         found.append(
             {
                 **row.key,
-                "against": base.engine,
+                "against": base.key[what],
                 "wer_difference": rates[1] - rates[0],
                 "p_better": better,
                 "p_worse": worse,

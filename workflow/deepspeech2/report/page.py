@@ -34,9 +34,10 @@ from deepspeech2.model import posteriors as posteriors_file
 from deepspeech2.report import listing, media, summary
 from deepspeech2.report import published as published_figures
 from deepspeech2.report.figures import FIGURES
-from deepspeech2.report.rows import Row, coverage, groups, where
+from deepspeech2.report.rows import Row, coverage, groups, of_speed, where
 from deepspeech2.report.style import INK
 
+NAMES = ("dataset", "model", "engine", "decoder")  # columns of the table
 MEDIA_BYTES = 4 << 20  # of all sounds and pictures, before base64 makes them a third larger
 MAX_HEARD = 100  # utterances with sound and picture
 LIST_BYTES = 3 << 20  # of the list of errors, about
@@ -76,12 +77,12 @@ def jobs(errors: Sequence[dict], manifests: Mapping[str, Path]) -> list[Job]:
     samples = {
         name: {s.utterance.id: s for s in manifest.read(path)} for name, path in manifests.items()
     }
-    wanted: dict[Path, set[str]] = {}
+    wanted: dict[tuple[Path, Path], set[str]] = {}
     for error in errors:
-        wanted.setdefault(error["rows"][0].folder, set()).add(error["utterance"])
+        wanted.setdefault(error["rows"][0].posteriors, set()).add(error["utterance"])
     posteriors = {
-        folder: {n: p for n, p in posteriors_file.read(*_posteriors(folder)) if n in names}
-        for folder, names in wanted.items()
+        paths: {n: p for n, p in posteriors_file.read(*paths) if n in names}
+        for paths, names in wanted.items()
     }
     sets: dict[tuple, FeatureSet] = {}
     made = []
@@ -90,12 +91,8 @@ def jobs(errors: Sequence[dict], manifests: Mapping[str, Path]) -> list[Job]:
         features = sets.setdefault(row.features, None) or FeatureSet(*row.features)
         sets[row.features] = features
         sample = samples[error["dataset"]][name]
-        made.append(Job(sample, features, error["place"], posteriors[row.folder][name]))
+        made.append(Job(sample, features, error["place"], posteriors[row.posteriors][name]))
     return made
-
-
-def _posteriors(folder: Path) -> tuple[Path, Path]:
-    return folder / "posteriors.bin", folder / "posteriors.json"
 
 
 def add_media(errors: Sequence[dict], manifests: Mapping[str, Path], processes: int) -> int:
@@ -129,7 +126,7 @@ def inline_svg(path: Path) -> markupsafe.Markup:
 
 def split(shown: pd.DataFrame) -> dict:
     """The table without the names that are the same in every row, and those as its caption."""
-    same = [name for name in ("dataset", "model", "engine") if shown[name].nunique() == 1]
+    same = [name for name in NAMES if shown[name].nunique() == 1]
     caption = ", ".join(f"{name} {shown[name].iloc[0]}" for name in same)
     return {"shown": shown.drop(columns=same), "caption": caption}
 
@@ -158,7 +155,7 @@ def measured(row: Row) -> dict:
     timing = row.record["offline"]
     phases = timing["phase_seconds"].items()
     return {
-        "row": f"{row.dataset} {row.model} {row.engine} at {row.batch_size}",
+        "row": f"{row.dataset} {row.model} {row.label} at {row.batch_size}",
         **{f"{k} ms": f"{1000 * v / timing['utterances']:.3f}" for k, v in phases},
         **{
             f"{name} %": f"{100 * timing[key]:.1f}"
@@ -243,7 +240,9 @@ def main(
         ],
         "batch_sizes": listing.batch_sizes(rows),
         "engines": listing.engines(rows),
-        "measured": [measured(row) for row in rows],
+        "decoders": listing.decoders(rows),
+        "names": NAMES,
+        "measured": [measured(row) for row in of_speed(rows)],
         "errors": [{"sound": None, **error} for error in listed],
         "counts": {"all": len(errors), "listed": len(listed), "heard": heard},
         "where": where,

@@ -45,6 +45,8 @@ def main(
     agreement: Input,
     timing: Input,
     posteriors_index: Input,
+    transcripts_index: Input,
+    decoding_time: Input,
     corpus_index: Input,
     features_index: Input,
     single_stream: Input,
@@ -59,23 +61,25 @@ def main(
     agreement: its agreement with the eager reference (JSON)
     timing: its speed (JSON)
     posteriors_index: index of its posteriors (JSON)
+    transcripts_index: index of its transcripts (JSON)
+    decoding_time: how long its decoder takes (JSON)
     corpus_index: index of its corpus (JSON)
     features_index: index of its features (JSON)
     single_stream: its engine's speed with one utterance at a time (JSON)
-    row: dataset/model/engine/bs<batch size>
+    row: dataset/model/engine/bs<batch size>/decoder
     configuration: what was configured (JSON)
     record: record to write (JSON)
     zeros: its speed with zeros by the vendor's program, where its engine has that (JSON)
     """
-    named = re.fullmatch(r"([^/]+)/([^/]+)/([^/]+)/bs([1-9][0-9]*)", row)
+    named = re.fullmatch(r"([^/]+)/([^/]+)/([^/]+)/bs([1-9][0-9]*)/([^/]+)", row)
     if not named:
-        raise UserError(f"--row {row}: not dataset/model/engine/bs<batch size>")
-    dataset, model, engine, batch_size = named.groups()
+        raise UserError(f"--row {row}: not dataset/model/engine/bs<batch size>/decoder")
+    dataset, model, engine, batch_size, decoder = named.groups()
     accuracy, offline, stream = (read_sealed(path) for path in (score, timing, single_stream))
     run, features, agreed = (
         read_sealed(path) for path in (posteriors_index, features_index, agreement)
     )
-    run = run["run"]
+    run, decoded = run["run"], read_sealed(transcripts_index)
     split = configuration.get("dataset", {}).get("split", "all")
     content = {
         "format": FORMAT,
@@ -84,7 +88,16 @@ def main(
         "model": model,
         "engine": engine,
         "batch_size": int(batch_size),
-        "configuration": {**configuration, "engine": offline["engine"]},
+        "decoder": decoder,
+        "configuration": {
+            **configuration,
+            "engine": offline["engine"],
+            "decoder": {
+                **decoded["decoder"],
+                "language_model": decoded["language_model"],
+                "tuning": decoded["tuning"],
+            },
+        },
         "environment": {**offline["environment"], "versions": offline["versions"]},
         "accuracy_environment": {
             **{key: run[key] for key in ("threads", "versions", "outside")},
@@ -109,6 +122,7 @@ def main(
         "accuracy": accuracy,
         "agreement": {key: value for key, value in agreed.items() if key != "eager_versions"},
         "offline": {key: value for key, value in offline.items() if key not in ABOUT},
+        "decoding": dict(read_sealed(decoding_time)),
         "single_stream": {
             # Measured once for all batch sizes, so maybe with other threads or versions than this.
             "environment": {**stream["environment"], "versions": stream["versions"]},

@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from deepspeech2.cli import UserError
 from deepspeech2.files import read_json, read_sealed, require_unaltered
 from deepspeech2.report import FORMAT
 from deepspeech2.scoring import transcripts as transcripts_file
 
+KEYS = ("dataset", "model", "engine", "batch_size", "decoder")  # what tells rows apart
+
 
 def read_record(path: str | Path) -> dict:
     """A record. Raises `UserError` if it is missing, or of another row or version."""
     path = Path(path)
     record = read_json(path)
-    folder = "/".join(path.absolute().parent.parts[-4:])
+    folder = "/".join(path.absolute().parent.parts[-5:])
     known = record if isinstance(record, dict) else {}
     if (known.get("format"), known.get("row")) != (FORMAT, folder):
         raise UserError(
@@ -29,6 +32,11 @@ def is_scored(record: dict) -> bool:
     """Whether the accuracy in a record means anything: not with random weights."""
     model = record["configuration"].get("model")
     return not (isinstance(model, dict) and model.get("random"))
+
+
+def is_greedy(record: dict) -> bool:
+    """Whether a record's decoder is the plain one, with which published figures compare."""
+    return record["configuration"]["decoder"]["kind"] == "greedy"
 
 
 def skipped(record: dict) -> str:
@@ -89,25 +97,36 @@ def mixed(record: dict) -> str:
 
 
 class Row:
-    """A row of the results, by the path of its record: dataset/model/engine/bs<n>/record.json."""
+    """A row of the results, by its record: dataset/model/engine/bs<n>/decoder/record.json."""
 
     def __init__(self, path: str | Path):
         self.path, self.folder = Path(path), Path(path).parent
         self.record = read_record(path)
         self.name: str = self.record["row"]
-        self.dataset, self.model, self.engine, _ = self.name.split("/")
+        self.dataset, self.model, self.engine, _, self.decoder = self.name.split("/")
         self.batch_size: int = self.record["batch_size"]
 
     @property
     def key(self) -> dict:
         """What tells it from other rows, by column."""
-        return {key: self.record[key] for key in ("dataset", "model", "engine", "batch_size")}
+        return {key: self.record[key] for key in KEYS}
+
+    @property
+    def label(self) -> str:
+        """Its engine, and its decoder where that is not the plain one."""
+        return self.engine if is_greedy(self.record) else f"{self.engine} {self.decoder}"
 
     @property
     def features(self) -> tuple[Path, Path]:
         """The folder of its features, and their index."""
-        base = self.folder.parents[1]
+        base = self.folder.parents[2]
         return base / "features", base / "features.json"
+
+    @property
+    def posteriors(self) -> tuple[Path, Path]:
+        """The file of its posteriors, and their index."""
+        base = self.folder.parent
+        return base / "posteriors.bin", base / "posteriors.json"
 
     def is_scored(self) -> bool:
         """Whether its accuracy means anything."""
@@ -128,6 +147,15 @@ class Row:
         return {line["id"]: line for line in map(json.loads, text.rstrip("\n").split("\n"))}
 
 
+def of_speed(rows: Sequence[Any]) -> list[Any]:
+    """Rows, or their records, of which each network's speed is one: the first of each decoder."""
+    found: dict[tuple, Any] = {}
+    for row in rows:
+        key = getattr(row, "record", row)
+        found.setdefault(tuple(key[k] for k in KEYS if k != "decoder"), row)
+    return list(found.values())
+
+
 def groups(rows: Sequence[Row]) -> list[list[Row]]:
     """Rows of the same dataset and model that have the same transcripts, if these mean anything."""
     found: dict[tuple, list[Row]] = {}
@@ -141,5 +169,5 @@ def where(rows: Iterable[Row]) -> str:
     """Rows in short: engines with their batch sizes."""
     sizes: dict[str, list[str]] = {}
     for row in rows:
-        sizes.setdefault(row.engine, []).append(str(row.batch_size))
+        sizes.setdefault(row.label, []).append(str(row.batch_size))
     return "; ".join(f"{engine} at {', '.join(found)}" for engine, found in sizes.items())

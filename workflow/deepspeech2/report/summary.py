@@ -11,7 +11,15 @@ import pandas as pd
 from deepspeech2.engines import BACKENDS, backend_class
 from deepspeech2.report.columns import Column, as_text, for_readers, frame
 from deepspeech2.report.published import Published
-from deepspeech2.report.rows import audio_notes, coverage, dropped, is_scored, mixed, skipped
+from deepspeech2.report.rows import (
+    audio_notes,
+    coverage,
+    dropped,
+    is_greedy,
+    is_scored,
+    mixed,
+    skipped,
+)
 
 ZEROS = (
     "Zeros by ais_bench: one batch of zeros, with lengths of zero, computed again and again, "
@@ -26,8 +34,29 @@ def _unseen(row: dict) -> dict:
     return next((part for part in parts if part["name"] == "unseen"), {})
 
 
+def _decoder_settings(row: dict) -> str:
+    """A decoder's settings in words; nothing for the plain one."""
+    found = row["configuration"]["decoder"]
+    if is_greedy(row):
+        return ""
+    model, tuning = found["language_model"], found["tuning"]
+    parts = [f"{found['kind']}, {_pairs(found['options'], '=')}"]
+    if model:
+        parts.append(f"language model of {model['unit']}s, SHA-256 {model['sha256'][:12]}")
+    if tuning:
+        parts.append("chosen on {dataset} (WER {wer} %), SHA-256 ".format(**tuning))
+        parts[-1] += tuning["chosen_sha256"][:12]
+    return "; ".join(parts)
+
+
 def _pairs(items: dict, sign: str) -> str:
     return " ".join(f"{key}{sign}{value}" for key, value in items.items())
+
+
+def _to_text(row: dict) -> float:
+    """Utterances per second from features to texts: decoding runs on the cores of the network."""
+    decoding = row["decoding"]["ms_per_utterance"] / 1000 / row["environment"]["threads"]
+    return 1 / (1 / row["offline"]["end_to_end_utterances_per_s"] + decoding)
 
 
 def _latency(kind: str, name: str, label: str = "") -> Column:
@@ -44,6 +73,7 @@ COLUMNS = (
     Column("model", label="model"),
     Column("engine", label="engine"),
     Column("batch_size", label="batch size"),
+    Column("decoder", label="decoder"),
     Column("verdict", "offline.verdict", label="verdict"),
     Column("utterances_per_s", "offline.utterances_per_s", 3, "utterances/s", 2),
     Column(
@@ -72,6 +102,7 @@ COLUMNS = (
     _latency("single", "p50", "single p50 ms"),
     _latency("single", "p90", "single p90 ms"),
     _latency("single", "p99", "single p99 ms"),
+    Column("decode_ms", "decoding.ms_per_utterance", 3, "decoding ms", 2),
     Column("note", lambda row: None if is_scored(row) else RANDOM, label="note"),
     # For programs, and for the notes.
     Column("utterances", "accuracy.utterances"),
@@ -98,7 +129,7 @@ COLUMNS = (
     Column("largest_posterior_difference", "agreement.largest_posterior_difference"),
     Column("reasons", lambda r: r["offline"]["reasons"]),
     Column("disturbed", lambda r: r["offline"]["disturbed"]),
-    Column("end_to_end_utterances_per_s", "offline.end_to_end_utterances_per_s", 3),
+    Column("end_to_end_utterances_per_s", _to_text, 3),
     _latency("batch", "mean"),
     _latency("batch", "std"),
     _latency("batch", "p95"),
@@ -132,6 +163,7 @@ COLUMNS = (
     Column("stream_threads", "single_stream.environment.threads"),
     Column("stream_cpu", "single_stream.environment.cpu"),
     Column("engine_settings", lambda r: _pairs(r["configuration"]["engine"], "=")),
+    Column("decoder_settings", _decoder_settings),
     Column("cpu", "environment.cpu"),
     Column("versions", lambda r: _pairs(r["environment"]["versions"], " ")),
     Column("git_revision", "environment.git_revision"),
@@ -147,7 +179,8 @@ def summarise(records: Sequence[dict], published: Published) -> pd.DataFrame:
     """The table of records, with published figures beside ours, whatever the engine."""
     rows = [copy.copy(record) for record in records]
     for row in rows:
-        row["published"] = published.get(row["dataset"], {}).get(row["batch_size"], {})
+        known = published.get(row["dataset"], {}).get(row["batch_size"], {})
+        row["published"] = known if is_greedy(row) else {}
     table = frame(COLUMNS, rows)
     random = [not is_scored(record) for record in records]
     table.loc[random, [c.name for c in COLUMNS if c.is_accuracy]] = None
@@ -204,6 +237,9 @@ def notes(rows: pd.DataFrame, remarks: Iterable[str]) -> list[str]:
                 f"Engine {engine}: its backend {backend} has never run on real hardware of this "
                 f"kind (device {device}); its authors had none."
             )
+    for decoder, settings in rows[["decoder", "decoder_settings"]].drop_duplicates().to_numpy():
+        if settings:
+            lines.append(f"Decoder {decoder}: {settings}.")
     for row in rows[rows["left_to_torch"].astype(bool)].itertuples():
         where = f"{row.dataset}/{row.model}/{row.engine} at batch size {row.batch_size}"
         lines.append(f"Left to torch by the compiler of {where}: {row.left_to_torch}.")
@@ -230,8 +266,9 @@ def notes(rows: pd.DataFrame, remarks: Iterable[str]) -> list[str]:
             lines += [f"{dataset}: {text}." for text in part[name].unique() if text]
     lines.append(
         "Batch latency is of the forward pass of a batch; single latency is of one utterance at a "
-        "time, from its features to its posteriors. Accuracy is scored at every batch size; "
-        "'as eager' counts the transcripts that equal those of the plain float32 network, one "
-        "utterance at a time."
+        "time, from its features to its posteriors. Decoding ms are of an utterance on one core; "
+        "of the speeds only end_to_end_utterances_per_s, in the TSV, has them in it. Accuracy is "
+        "scored at every batch size; 'as eager' counts the transcripts that equal those of the "
+        "plain float32 network, one utterance at a time."
     )
     return [*lines, *filter(None, remarks)]

@@ -19,8 +19,9 @@ from deepspeech2 import cli
 from deepspeech2.cli import Cores, Input, Output, UserError, log
 from deepspeech2.files import read_sealed, remedy, replacing, sha256, write_json
 from deepspeech2.model import posteriors as posteriors_file
-from deepspeech2.scoring import decoders, language_model, times, tuned
-from deepspeech2.scoring.decoders import Decoded, LanguageModel
+from deepspeech2.scoring import arpa, decoders, times, tuned
+from deepspeech2.scoring.arpa import LanguageModel
+from deepspeech2.scoring.decoders import Decoded
 
 AT_ONCE = 32  # utterances that a process is handed, so that few are held
 
@@ -89,7 +90,7 @@ def main(
     labels, frame = features["labels"], features["spectrogram"]["window_stride"]
     frame = times.seconds_per_frame(frame)
     utterances: dict[str, dict] = {u["id"]: u for u in features["utterances"]}
-    model, about = language_model.read(language_model_index)
+    model, about = arpa.read(language_model_index)
     settings, chosen = tuned.applied(decoder, tuning, about)
     read = posteriors_file.read(posteriors, posteriors_index)
 

@@ -25,7 +25,10 @@ LIBRARIES = ("Levenshtein", "kaldialign")  # that align and draw
 
 
 def figures(
-    transcripts: dict[str, dict], utterances: Sequence[dict], training_texts: set[str] | None
+    transcripts: dict[str, dict],
+    utterances: Sequence[dict],
+    training_texts: set[str] | None,
+    language_model_texts: set[str] | None = None,
 ) -> dict:
     """All figures of one set of transcripts.
 
@@ -39,7 +42,9 @@ def figures(
     result = rates(transcripts.values())
     result["coverage"] = {"scored": len(transcripts), "of": len(known), "empty": empty}
     seen = {True: "seen in training", False: "unseen"}
-    parts: dict[str, dict[str, list[dict]]] = {"speaker": {}, "length": {}, "text": {}, "seen": {}}
+    heard = {True: "in its texts", False: "not in its texts"}
+    kinds = ("speaker", "length", "text", "seen", "language model")
+    parts: dict[str, dict[str, list[dict]]] = {kind: {} for kind in kinds}
     for name, entry in transcripts.items():
         utterance, reference = known[name], entry["reference"]
         labels = {
@@ -49,6 +54,9 @@ def figures(
             "seen": None
             if training_texts is None
             else seen[transcripts_file.normal(reference) in training_texts],
+            "language model": None
+            if language_model_texts is None
+            else heard[transcripts_file.normal(reference) in language_model_texts],
         }
         for kind, label in labels.items():
             if label is not None:
@@ -100,6 +108,7 @@ def main(
     transcripts_index: Input,
     features_index: Input,
     training_texts: Input | None,
+    language_model_texts: Input | None,
     normaliser: Literal[tuple(NORMALISERS)] | None,
     score: Output,
     alignments: Output,
@@ -110,6 +119,7 @@ def main(
     transcripts_index: their index (JSON)
     features_index: all utterances (JSON)
     training_texts: texts that the model was trained on, one a line
+    language_model_texts: those that the decoder's language model was made of, one a line
     normaliser: under which texts are scored a second time
     score: figures to write (JSON)
     alignments: alignment of each utterance, to write (JSON lines)
@@ -120,7 +130,8 @@ def main(
         known = transcripts_file.read_training_texts(training_texts)
         texts_sha256 = training_texts and sha256(training_texts)
     try:
-        result = figures(entries, utterances, known)
+        heard = transcripts_file.read_training_texts(language_model_texts)
+        result = figures(entries, utterances, known, heard)
     except UserError as error:
         raise UserError(f"{transcripts}: {error}; {remedy(transcripts_index)}") from None
     if normaliser:

@@ -1,4 +1,4 @@
-"""What scoring.tune has chosen, and its use: options of a decoder, and with what they were chosen."""
+"""The options of a decoder that scoring.tune has chosen."""
 
 from __future__ import annotations
 

@@ -255,7 +255,7 @@ class Run:
         texts: dict[str, list[tuple[str, str]]] = {}
         for number, posteriors, targets, loss in self._posteriors(self.dev, "dev"):
             losses, characters = losses + loss, characters + len(targets)
-            pair = (self.dev[number].text, self.decode(posteriors))
+            pair = (self.dev[number].text, self.decode(posteriors).text)
             texts.setdefault(self.dev[number].dataset, []).append(pair)
         found = {"dev_loss": losses / characters}
         for name, tokens in alignment.TOKENS.items():

@@ -11,7 +11,6 @@ import importlib
 import json
 from argparse import ArgumentTypeError
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -19,18 +18,12 @@ import numpy as np
 from deepspeech2.cli import UserError
 from deepspeech2.corpus.labels import BLANK
 from deepspeech2.options import Option
+from deepspeech2.scoring.arpa import LanguageModel
 
 DECODERS = {
     "greedy": "deepspeech2.scoring.decoders.greedy",
     "beam": "deepspeech2.scoring.decoders.beam",
 }
-
-
-class LanguageModel(NamedTuple):
-    """A language model: its ARPA file, and whether its unit is character or word."""
-
-    path: Path
-    unit: str
 
 
 class Decoded(NamedTuple):

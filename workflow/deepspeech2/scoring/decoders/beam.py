@@ -12,11 +12,10 @@ more; and what it returns are paths, of which those of one text are added up her
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import math
 import os
-from collections.abc import Iterator
+import re
 from typing import Any, ClassVar
 
 import numpy as np
@@ -24,7 +23,7 @@ import numpy as np
 from deepspeech2.cli import UserError
 from deepspeech2.corpus.labels import BLANK
 from deepspeech2.options import Option
-from deepspeech2.scoring import decoders, language_model
+from deepspeech2.scoring import arpa, decoders
 
 SMALLEST = np.finfo(np.float32).tiny  # ln of it is -87
 NEVER = -1e4  # ln of what may not be
@@ -65,9 +64,7 @@ class Decoder(decoders.Decoder):
         names[BLANK] = "<blank>"
         words = _units(model) if model else set()
         if self.space >= 0:
-            names[self.space] = next(
-                (n for n in language_model.SPACES if n in words), language_model.SPACE
-            )
+            names[self.space] = next((n for n in arpa.SPACES if n in words), arpa.SPACE)
         if model:
             _require_writable(words, unit, names, labels, model)
         self.of_words = unit == "word"
@@ -76,15 +73,12 @@ class Decoder(decoders.Decoder):
         sums = not s["best_path"]
         space = self.space if self.space >= 0 else len(names)  # a label that no frame has
         if not self.of_words:
-            with _quiet():
-                lm = kenlm.KenLM(str(model.path), dictionary.Dictionary(names)) if model else None
+            lm = _load(kenlm, model, dictionary.Dictionary(names)) if model else None
             how = lib.LexiconFreeDecoderOptions(*shared, s["beta"], sums, lib.CriterionType.CTC)
             self.search = lib.LexiconFreeDecoder(how, lm or lib.ZeroLM(), space, BLANK, [])
             return
         known = sorted(words)
-        units = dictionary.Dictionary([*known, language_model.UNKNOWN])
-        with _quiet():
-            lm = kenlm.KenLM(str(model.path), units)
+        lm = _load(kenlm, model, dictionary.Dictionary([*known, arpa.UNKNOWN]))
         trie, start = lib.Trie(len(names), space), lm.start(False)
         places = {label: place for place, label in enumerate(labels)}
         for number, word in enumerate(known):
@@ -137,26 +131,28 @@ def _import() -> tuple:
     return decoder, kenlm, dictionary
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without what the library prints to standard error while it reads a model."""
+def _load(kenlm, model: arpa.LanguageModel, units) -> Any:
+    """The language model, without what the library prints to standard error while it reads it."""
     kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nothing, 2)
-        yield
+        return kenlm.KenLM(str(model.path), units)
+    except RuntimeError as error:
+        reason = re.sub(r"^.*because|Byte:.*$", "", " ".join(str(error).split()))
+        raise UserError(f"{model.path}: cannot be used as a language model ({reason})") from None
     finally:
         os.dup2(kept, 2)
         os.close(kept)
         os.close(nothing)
 
 
-def _units(model: decoders.LanguageModel) -> set[str]:
+def _units(model: arpa.LanguageModel) -> set[str]:
     """The single units of a model, without its special ones."""
     with open(model.path, encoding="utf-8") as file:
         lines = itertools.dropwhile(lambda line: line.strip() != "\\1-grams:", file)
         next(lines)
         section = itertools.takewhile(lambda line: not line.startswith("\\"), lines)
-        return {line.split()[1] for line in section if line.strip()} - language_model.SPECIAL
+        return {line.split()[1] for line in section if line.strip()} - arpa.SPECIAL
 
 
 def _require_writable(words, unit, names, labels, model) -> None:

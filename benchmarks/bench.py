@@ -40,10 +40,9 @@ import limit
 import reference
 import torch
 import yaml
-from deepspeech2 import cli, configure, engines
+from deepspeech2 import cli, configure, engines, machine
 from deepspeech2.cli import UserError
 from deepspeech2.config import Config
-from deepspeech2.engines import machine
 from deepspeech2.engines.run import outputs
 from deepspeech2.features.batches import Batches, FeatureSet
 from deepspeech2.files import read_json, replacing

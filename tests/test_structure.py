@@ -28,7 +28,8 @@ STAGES = [
 LEVELS = (
     {"cores"},
     {"cli"},
-    {"files", "sources"},
+    {"files", "sources", "options", "outside"},
+    {"machine"},
     {"corpus"},
     {"features"},
     {"model"},
@@ -42,7 +43,7 @@ RULES = {path.stem: path.read_text() for path in sorted((WORKFLOW / "rules").glo
 # Rules whose stage has another name: several rules share it.
 SHARED = {
     "fetch_corpus": "fetch", "fetch_checkpoint": "fetch", "dumpout_of": "dumpout",
-    "trn_of": "trn",
+    "trn_of": "trn", "choose": "tune",
 }  # fmt: skip
 
 

@@ -11,9 +11,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from deepspeech2 import cli, engines, files, sources
+from deepspeech2 import cli, engines, files, machine, sources
 from deepspeech2.cli import UserError
-from deepspeech2.engines import machine, timing
+from deepspeech2.engines import timing
 from deepspeech2.features import batches as features
 from deepspeech2.features.batches import Batches
 from deepspeech2.model import posteriors
@@ -521,7 +521,7 @@ def test_own_work_is_no_other_load(monkeypatch):
 def test_peak_memory_is_of_this_process_in_bytes(monkeypatch):
     """Linux's VmHWM: getrusage's would be at least that of the program that started the stage."""
     ballast = np.ones(200 << 20, np.uint8)
-    code = "from deepspeech2.engines import machine; print(machine.peak_memory_bytes())"
+    code = "from deepspeech2 import machine; print(machine.peak_memory_bytes())"
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     with open("/proc/self/status", encoding="ascii") as file:
         (line,) = (line for line in file if line.startswith("VmHWM:"))

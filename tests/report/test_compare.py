@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from deepspeech2.cli import UserError
 from deepspeech2.files import read_sealed, sha256
-from deepspeech2.report import compare, difference, gate
+from deepspeech2.report import FORMAT, compare, difference, gate
 from deepspeech2.report.limits import Limits
 from helpers import assert_one_line_error, run_stage, write_sealed
 
@@ -35,9 +35,12 @@ def write_row(results, row=ROW, hypotheses=None, references=None, change=None, *
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     hashes = ("checkpoint", "dataset", "timing_code", "accuracy_code")
     record = {
-        "format": 1,
+        "format": FORMAT,
         "row": row,
-        "configuration": {"engine": {"backend": "torchscript", "device": "cpu"}},
+        "configuration": {
+            "engine": {"backend": "torchscript", "device": "cpu"},
+            "decoder": {"kind": "greedy"},
+        },
         "environment": {"cpu": "A CPU", "threads": 2, "versions": {"torch": "2.13.0"}},
         "hashes": {**dict.fromkeys(hashes, "0"), "transcripts": sha256(path)},
         "checkpoint": "a.ckpt",
@@ -522,7 +525,7 @@ def test_malformed_records_are_one_line(folders, change, words, side):
         ("record.json", b"{"),
         ("record.json", b"[]"),
         ("record.json", b"\xff"),
-        ("record.json", b'{"format": 1' + b"0" * 5000 + b"}"),
+        ("record.json", b'{"format": 2' + b"0" * 5000 + b"}"),
         ("record.json", b"[" * 100000),
         ("transcripts.jsonl", None),
         ("transcripts.jsonl", b""),

@@ -20,6 +20,7 @@ FIRST = {
     "model": "m",
     "engine": "e1",
     "batch_size": "1",
+    "decoder": "greedy",
     "verdict": "VALID",
     "utterances_per_s": "14.400",
     "published_utterances_per_s": "1.2357",
@@ -36,6 +37,7 @@ FIRST = {
     "latency_p99_ms": "12.50",
 }
 MORE = {
+    "decode_ms": "0.500",
     "utterances": "130",
     "substitutions": "3",
     "deletions": "2",

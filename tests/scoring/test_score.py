@@ -136,6 +136,7 @@ def test_a_score(tmp_path):
             ("spelling", 1, 33.33, 100.0),
         ],
         "seen": [("seen in training", 2, 66.67, 50.0), ("unseen", 3, 66.67, 100.0)],
+        "language model": [],
     }
     assert {"low", "high"} <= set(result["parts"]["seen"][1]["wer"])
     assert result["confusions"]["words"] == [

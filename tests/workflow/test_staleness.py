@@ -154,7 +154,7 @@ def test_a_smaller_selection_makes_only_what_shows_it(project):
         ("report/style.py", {"figures", "page"}, {}),
         ("report/listing.py", {"errors", "page"}, {}),
         ("report/rows.py", AFTER_RECORD, {}),
-        ("engines/machine.py", OF_TIMING, {}),
+        ("machine.py", OF_TIMING | {"decoding_time"}, {}),
         ("engines/torchscript/__init__.py", OF_ENGINE, {"compile": 3, "single_stream": 1}),
         ("engines/native/__init__.py", set(), {}),
         ("features/spectrogram.py", {"convert", "torchscript", "preprocess"} | AFTER_FEATURES, {}),

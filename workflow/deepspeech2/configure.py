@@ -293,8 +293,9 @@ def is_made(path: str, config: Config | None = None) -> bool:
 
 def _require_path(key: str, path: str) -> None:
     if not os.path.exists(path):
-        remedy = "train or tune first, or correct the path" if is_made(path) else "correct the path"
-        raise UserError(f"config: {key}: {path}: no such file or folder; {remedy}")
+        makes = {"results/training/": "train it first, or ", "results/tuning/": "tune first, or "}
+        remedy = next((text for start, text in makes.items() if path.startswith(start)), "")
+        raise UserError(f"config: {key}: {path}: no such file or folder; {remedy}correct the path")
 
 
 def _check_decoders(config: Config) -> None:

@@ -10,10 +10,10 @@ from deepspeech2 import cli, engines
 from deepspeech2.cli import Input, Output, log
 from deepspeech2.engines import Engine
 from deepspeech2.engines.artefact import require_artefact
-from deepspeech2.engines.outside import outside
 from deepspeech2.engines.run import infer
 from deepspeech2.features.batches import Batches, FeatureSet
 from deepspeech2.model import posteriors as posteriors_file
+from deepspeech2.outside import outside
 
 
 def main(

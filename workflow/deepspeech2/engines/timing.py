@@ -20,10 +20,10 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from deepspeech2 import cli, engines
+from deepspeech2 import cli, engines, machine
 from deepspeech2.cli import CORES, Cores, Input, Output, UserError, log
 from deepspeech2.cores import throttled_seconds
-from deepspeech2.engines import Engine, machine
+from deepspeech2.engines import Engine
 from deepspeech2.engines.artefact import require_artefact
 from deepspeech2.engines.proof import Proof
 from deepspeech2.engines.verdicts import (

@@ -11,9 +11,8 @@ import time
 
 import numpy as np
 
-from deepspeech2 import cli, files
+from deepspeech2 import cli, files, machine
 from deepspeech2.cli import Input, Output, log
-from deepspeech2.engines import machine
 from deepspeech2.model import posteriors as posteriors_file
 from deepspeech2.scoring import arpa, decoders, tuned
 

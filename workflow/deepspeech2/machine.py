@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from deepspeech2.engines.outside import outside
+from deepspeech2.outside import outside
 
 # What takes part in a result, as far as an engine's environment has it.
 LIBRARIES = "torch numpy scipy librosa soxr soundfile Levenshtein kaldialign snakemake".split()

@@ -307,7 +307,7 @@ def test_rows_that_only_one_of_the_two_has(folders):
     write_row(folders[0], "d/m/e/bs16/greedy")
     write_row(folders[0], "d/m/e/bs4/greedy")
     write_row(folders[0], "d/m/other/bs2/greedy")  # not of the selection
-    (folders[0] / "d/m/e/bs3/greedy").mkdir()  # without a record
+    (folders[0] / "d/m/e/bs3/greedy").mkdir(parents=True)  # without a record
     write_row(folders[1], OTHER_ROW)
     rows = all_rows(folders, ROW, OTHER_ROW)
     assert [(r["batch_size"], r["verdict"], r["reasons"]) for r in rows] == [

@@ -47,7 +47,7 @@ MORE = {
     "wer_high": "20.000",
     "reasons": "",
     "disturbed": "",
-    "end_to_end_utterances_per_s": "14.300",
+    "end_to_end_utterances_per_s": "14.249",
     "spread": "0.027",
     "padding_share": "0.600",
     "padding_share_longest": "0.600",

@@ -188,6 +188,13 @@ def preflight():
     planned = {job.wildcards.get("engine") for job in workflow.dag.needrun_jobs()} - {None}
     for name, line in lacking(planned).items():
         raise WorkflowError(f"engines.{name}: {line}")
+    for name in {job.wildcards.get("decoder") for job in workflow.dag.needrun_jobs()} - {None}:
+        decoder = decoders.decoder_class(CONFIG.decoders[name].kind)
+        if decoder.needs and not engines.is_installed(decoder.needs):
+            raise WorkflowError(
+                f"decoders.{name}: {CONFIG.decoders[name].kind} needs {decoder.needs}; "
+                f"pip install -r {shipped(f'envs/{decoder.extra}.txt')}"
+            )
 
 
 onstart:

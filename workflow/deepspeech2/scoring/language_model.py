@@ -98,8 +98,9 @@ def main(
         if not lines:
             raise UserError(f"{texts[0]}: no texts; give a file with a sentence a line")
         split = [units_of(line, unit) for line in lines]
-        for name in sorted(({SPACE} if unit == "character" else SPECIAL) & set("".join(lines))):
-            raise UserError(f"{texts[0]}: {name!r} in a text is what models write for a space")
+        met = {u for line in split for u in line} if unit == "word" else set("".join(lines))
+        for name in sorted(met & ({SPACE} if unit == "character" else SPECIAL)):
+            raise UserError(f"{texts[0]}: {name!r} in a text means something else in a model")
         grams, weights = build(split, order)
         units += (gram[0] for gram in grams[0])
         made, sources = arpa_file.write(grams, weights), texts

@@ -44,6 +44,8 @@ class Decoder(abc.ABC):
     # Options that other programs have under these names, and why they are none here.
     refused: ClassVar[dict[str, str]] = {}
     uses_language_model = False
+    # A module that it needs and an installation may lack, and the file of envs/ that has it.
+    needs, extra = "", ""
 
     def __init__(
         self,

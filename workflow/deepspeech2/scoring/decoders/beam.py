@@ -54,6 +54,7 @@ class Decoder(decoders.Decoder):
         "decoder_type": "it is the entry's kind",
     }
     uses_language_model = True
+    needs, extra = "flashlight", "beam"
 
     def __init__(self, labels, options=None, model=None):
         super().__init__(labels, options, model)
@@ -68,27 +69,29 @@ class Decoder(decoders.Decoder):
         if model:
             _require_writable(words, unit, names, labels, model)
         self.of_words = unit == "word"
+        if self.of_words and self.space < 0:
+            raise UserError(f"{model.path}: of words, but the model's labels have no space")
         weight = s["alpha"] * math.log(10) if model else 0.0
         shared = (s["beam_width"], min(s["cutoff_top_n"], len(names)), s["beam_threshold"], weight)
         sums = not s["best_path"]
-        space = self.space if self.space >= 0 else len(names)  # a label that no frame has
         if not self.of_words:
             lm = _load(kenlm, model, dictionary.Dictionary(names)) if model else None
-            how = lib.LexiconFreeDecoderOptions(*shared, s["beta"], sums, lib.CriterionType.CTC)
-            self.search = lib.LexiconFreeDecoder(how, lm or lib.ZeroLM(), space, BLANK, [])
+            how = lib.LexiconFreeDecoderOptions(*shared, 0.0, sums, lib.CriterionType.CTC)
+            # Not the space as its silence: what stands in the first frame is never scored.
+            self.search = lib.LexiconFreeDecoder(how, lm or lib.ZeroLM(), BLANK, BLANK, [])
             return
         known = sorted(words)
         lm = _load(kenlm, model, dictionary.Dictionary([*known, arpa.UNKNOWN]))
-        trie, start = lib.Trie(len(names), space), lm.start(False)
+        trie, start = lib.Trie(len(names), self.space), lm.start(False)
         places = {label: place for place, label in enumerate(labels)}
         for number, word in enumerate(known):
             _, score = lm.score(start, number)
-            trie.insert([*(places[letter] for letter in word), space], number, score)
+            trie.insert([*(places[letter] for letter in word), self.space], number, score)
         trie.smear(lib.SmearingMode.MAX)
         how = lib.LexiconDecoderOptions(
             *shared, s["beta"], -math.inf, 0.0, sums, lib.CriterionType.CTC
         )
-        self.search = lib.LexiconDecoder(how, trie, lm, space, BLANK, len(known), [], False)
+        self.search = lib.LexiconDecoder(how, trie, lm, self.space, BLANK, len(known), [], False)
 
     def path(self, posteriors: np.ndarray) -> np.ndarray:
         frames, classes = posteriors.shape
@@ -105,18 +108,29 @@ class Decoder(decoders.Decoder):
         scores: dict[tuple, float] = {}
         for result in results:
             # One label more at each end than there are frames.
-            labels = [label for label, _ in itertools.groupby(result.tokens[1 : frames + 1])]
-            text = tuple(label for label in labels if label != BLANK)
-            if text not in best or result.score > best[text].score:
-                best[text] = result
-            total = scores.get(text, -math.inf)
-            scores[text] = (
-                result.score if self.settings["best_path"] else np.logaddexp(total, result.score)
-            )
+            merged = [label for label, _ in itertools.groupby(result.tokens[1 : frames + 1])]
+            text = tuple(label for label in merged if label != BLANK)
+            key = self._words(text) if self.of_words else text
+            if key not in best or result.score > best[key].score:
+                best[key] = result
+            total = scores.get(key, -math.inf)
+            several = max if self.settings["best_path"] else np.logaddexp
+            scores[key] = several(total, result.score)
         if not scores:  # nothing that the model allows
             return np.full(frames, BLANK)
-        chosen = best[max(scores, key=scores.get)]
+        chosen = best[max(scores, key=lambda key: scores[key] + self._bonus(key))]
         return np.array(chosen.tokens[1 : frames + 1])
+
+    def _words(self, text: tuple) -> tuple:
+        """The words of a text: with a model of words it does not matter where more spaces stand."""
+        parts = itertools.groupby(text, lambda label: label == self.space)
+        return tuple(tuple(word) for is_space, word in parts if not is_space)
+
+    def _bonus(self, text: tuple) -> float:
+        """What the search does not add itself: with a model of characters it would for each frame
+        of a space.
+        """
+        return 0.0 if self.of_words else self.settings["beta"] * text.count(self.space)
 
 
 def _import() -> tuple:

@@ -39,14 +39,14 @@ PAUSE = "_"  # what its names of pauses begin with
 
 
 class Word(NamedTuple):
-    """A word of an utterance: where it starts and ends, and where its first sound starts, all in
-    seconds. The silence before a stop's release belongs to the word, but is no sound yet.
+    """A word of an utterance: where its first sound starts and where it ends, in seconds.
+
+    A stop's first sound is its release: the silence before it belongs to neither word.
     """
 
     text: str
     start: float
     end: float
-    sound: float
 
 
 class Event(ctypes.Structure):
@@ -129,27 +129,27 @@ def spoken(line):
         return min(max(0.0, sample / rate - cut), duration)
 
     texts = line.transcript.split()
-    # Where the words stand in what was spoken; a hyphen was put into one of them.
-    places = [
-        m.start()
-        for m in re.finditer(
-            r"[a-z'-]+", re.sub("<.*?>", lambda m: " " * len(m[0]), espeak.ssml(line.transcript))
-        )
-    ]
-    starts = {}
-    for kind, place, sample, _ in events:
+    # Where the words stand in what is spoken; the tags' letters are none of theirs.
+    plain = re.sub("<.*?>", lambda tag: " " * len(tag[0]), espeak.ssml(line.transcript))
+    places = [word.start() for word in re.finditer(r"\S+", plain)]
+    # Events of words include the silence before a stop, and where a vowel follows a nasal they
+    # come at the nasal, up to 0.1 s early. Those of phonemes come with the sound.
+    begins, sounds, pauses, current = {}, {}, {}, 0
+    for kind, place, sample, name in events:
         if kind == WORD and place in places:
-            starts.setdefault(places.index(place), sample)
-    if [*starts] != [*range(len(texts))]:
+            current = places.index(place)
+            begins.setdefault(current, sample)
+        elif kind == PHONEME:
+            into = pauses if name.startswith(PAUSE) else sounds
+            into.setdefault(current, []).append(sample)
+    if not [*begins] == [*sounds] == [*range(len(texts))]:
         sys.exit(f"make_times.py: {line.id}: espeak-ng tells of other words")
-    phonemes = [(sample, name) for kind, _, sample, name in events if kind == PHONEME]
     found = []
     for number, text in enumerate(texts):
-        start, limit = starts[number], starts.get(number + 1, len(samples))
-        pauses = [s for s, name in phonemes if start < s < limit and name.startswith(PAUSE)]
-        sounds = [s for s, name in phonemes if start <= s < limit and not name.startswith(PAUSE)]
-        end = min(pauses, default=limit)
-        found.append(Word(text, seconds(start), seconds(end), seconds(sounds[0])))
+        start, last = sounds[number][0], sounds[number][-1]
+        after = [*pauses.get(number, []), begins.get(number + 1, 0)]
+        after.append(sounds[number + 1][0] if number + 1 in sounds else len(samples))
+        found.append(Word(text, seconds(start), seconds(min(s for s in after if s > last))))
     return speech, found
 
 
@@ -182,9 +182,7 @@ def main():
         f"{name} 1 {w.start:.3f} {w.end - w.start:.3f} {w.text}\n" for name, ws in found for w in ws
     ]
     args.file.write_text("".join(lines), encoding="utf-8")
-    silences = [w.sound - w.start for _, ws in found for w in ws]
-    print(f"{len(lines)} words; from a word's start to its first sound:", end=" ")
-    print(" ".join(f"p{p} {1000 * np.percentile(silences, p):.0f} ms" for p in (50, 95, 100)))
+    print(f"{len(lines)} words")
 
 
 if __name__ == "__main__":

@@ -162,7 +162,8 @@ def words_of(index):
     if not np.array_equal(made, tracked):
         sys.exit(f"make_times.py: {line.id}: espeak-ng speaks it differently today")
     shift = round(EDGE_SECONDS * SAMPLE_RATE) / SAMPLE_RATE
-    return Path(line.id).stem, [Word(w.text, *(value + shift for value in w[1:])) for w in words]
+    name = str(Path(line.id).with_suffix("")).replace("/", "_")  # as sclite reads it
+    return name, [Word(w.text, *(value + shift for value in w[1:])) for w in words]
 
 
 def rows(indices):

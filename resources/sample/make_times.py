@@ -115,9 +115,11 @@ def synthesize(line):
     return np.concatenate(parts), rate, events
 
 
-def spoken(line):
-    """The speech of espeak.say(line), (n,) float32, and its words, in seconds from its start."""
-    samples, rate, events = synthesize(line)
+def spoken(line, synthesized):
+    """The speech of espeak.say(line), (n,) float32, and its words, in seconds from its start, of
+    what `synthesize` gave.
+    """
+    samples, rate, events = synthesized
     with tempfile.TemporaryDirectory() as folder:
         wav = Path(folder) / "speech.wav"
         soundfile.write(wav, samples, rate, subtype="PCM_16")
@@ -153,10 +155,10 @@ def spoken(line):
     return speech, found
 
 
-def words_of(index):
+def words_of(index, synthesized):
     """The id of an utterance of the sample, and its words in seconds of the tracked audio."""
     line = line_of(index)
-    speech, words = spoken(line)
+    speech, words = spoken(line, synthesized)
     tracked, _ = soundfile.read(FOLDER / line.id, dtype="int16")
     made = finish(speech, np.random.default_rng([SEED, index]))
     if not np.array_equal(made, tracked):
@@ -166,10 +168,14 @@ def words_of(index):
     return name, [Word(w.text, *(value + shift for value in w[1:])) for w in words]
 
 
-def rows(indices):
-    """`words_of` of utterances by number, each in a process of its own."""
+def lines_of(indices):
+    """The lines of the file for utterances by number. Each is spoken in a process of its own."""
     with multiprocessing.get_context("fork").Pool(2, maxtasksperchild=1) as pool:
-        return pool.map(words_of, indices, chunksize=1)
+        spoken_lines = pool.map(synthesize, map(line_of, indices), chunksize=1)
+    found = [words_of(*pair) for pair in zip(indices, spoken_lines)]
+    return [
+        f"{name} 1 {w.start:.3f} {w.end - w.start:.3f} {w.text}\n" for name, ws in found for w in ws
+    ]
 
 
 def main():
@@ -178,12 +184,7 @@ def main():
     parser.add_argument("file", type=Path, help="CTM to write")
     args = parser.parse_args()
     check_espeak(False)
-    found = rows(range(len(TEXTS)))
-    lines = [
-        f"{name} 1 {w.start:.3f} {w.end - w.start:.3f} {w.text}\n" for name, ws in found for w in ws
-    ]
-    args.file.write_text("".join(lines), encoding="utf-8")
-    print(f"{len(lines)} words")
+    args.file.write_text("".join(lines_of(range(len(TEXTS)))), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ def errors(rows: Sequence[Row]) -> list[dict]:
 
 
 def sure(steps: Sequence[Sequence[str]], spans: Sequence[Sequence]) -> list[tuple]:
-    """Steps of an alignment with the confidence of their hypothesis word, None where it has none."""
+    """Steps of an alignment, each with the confidence of its hypothesis word or None."""
     confidences = (span[3] for span in spans)
     return [(*step, next(confidences, None) if step[2] else None) for step in steps]
 

@@ -12,7 +12,7 @@ LARGEST = 120  # of a dot, points²
 
 
 def reliability(records: list[dict], places: list[int], published: dict) -> Figure:
-    """Share of right words over their confidence, in ten bins; dots are as large as bins have words.
+    """Share of right words over their confidence, in ten bins; the more words, the larger the dot.
     On the line, words are right as often as their confidence says.
     """
     found: dict[str, dict] = {}
@@ -33,7 +33,7 @@ def reliability(records: list[dict], places: list[int], published: dict) -> Figu
         colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
         axes.plot(x, y, color=colour, linewidth=0.8)
         axes.scatter(
-            x, y, [max(8, LARGEST * b["words"] / largest) for b in bins], colour, marker,
+            x, y, [max(8, LARGEST * b["words"] / largest) for b in bins], colour, marker=marker,
             alpha=0.7,
             label=f"{name}: calibration error {calibration['expected_calibration_error']:.3f}",
         )  # fmt: skip

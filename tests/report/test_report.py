@@ -351,7 +351,7 @@ def test_the_reliability_diagram():
     lines = [line.get_xydata().tolist() for line in axes.lines]
     assert lines == [[[0, 0], [1, 1]], [[0.45, 0.5], [0.95, 0.9]], [[0.45, 0.0], [0.95, 1.0]]]
     assert [t.get_text() for t in figure.legends[0].get_texts()] == [
-        "d m e greedy: calibration error 0.125", "d m e beam: calibration error 0.125"
+        "greedy: calibration error 12.5 %", "beam: calibration error 12.5 %"
     ]  # fmt: skip
     assert not reliability([], [], {}).legends
 

@@ -8,20 +8,21 @@ from deepspeech2.report.rows import is_scored
 from deepspeech2.report.style import COLOURS, PUBLISHED, SIZE
 
 MARKERS = "osv^Dx"
-LARGEST = 120  # of a dot, points²
+SMALLEST, LARGEST = 8, 120  # of a dot, in square points
 
 
 def reliability(records: list[dict], places: list[int], published: dict) -> Figure:
     """Share of right words over their confidence, in ten bins; the more words, the larger the dot.
-    On the line, words are right as often as their confidence says.
+    On the line, words are right as often as their confidence says. Of each decoder, the first
+    engine's.
     """
-    found: dict[str, dict] = {}
+    keys = ("dataset", "model", "decoder")
+    found: dict[tuple, dict] = {}
     for record in filter(is_scored, records):
-        calibration = record["accuracy"].get("confidence")
-        if calibration and calibration not in found.values():  # batch sizes mostly agree
-            keys = ("dataset", "model", "engine", "decoder")
-            name = " ".join(str(record[key]) for key in keys if key in record)
-            found.setdefault(name, calibration)
+        calibration = record["accuracy"].get("confidence")  # older versions have none
+        if calibration:
+            found.setdefault(tuple(str(record.get(key, "")) for key in keys), calibration)
+    varying = [n for n in range(len(keys)) if len({name[n] for name in found}) > 1] or [2]
     figure = Figure(figsize=(SIZE[0], SIZE[0]), layout="constrained")
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], "--", color=PUBLISHED)
@@ -30,14 +31,15 @@ def reliability(records: list[dict], places: list[int], published: dict) -> Figu
         x = [b["confidence"] for b in bins]
         y = [b["right"] / b["words"] for b in bins]
         largest = max(b["words"] for b in bins)
+        sizes = [max(SMALLEST, LARGEST * b["words"] / largest) for b in bins]
         colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
+        error = f"calibration error {100 * calibration['expected_calibration_error']:.1f} %"
+        label = ": ".join(filter(None, (" ".join(name[n] for n in varying), error)))
         axes.plot(x, y, color=colour, linewidth=0.8)
-        axes.scatter(
-            x, y, [max(8, LARGEST * b["words"] / largest) for b in bins], colour, marker=marker,
-            alpha=0.7,
-            label=f"{name}: calibration error {calibration['expected_calibration_error']:.3f}",
-        )  # fmt: skip
-    axes.set(xlabel="confidence", ylabel="share of right words", xlim=(0, 1.03), ylim=(0, 1.03))
+        axes.scatter(x, y, sizes, colour, marker=marker, alpha=0.7, label=label)
+    axes.set(
+        xlabel="confidence", ylabel="share of right words", xlim=(-0.03, 1.03), ylim=(-0.03, 1.03)
+    )
     if found:
         figure.legend(loc="outside upper center", markerscale=0.6)
     return figure

@@ -6,13 +6,13 @@ versions that had none.
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 from deepspeech2.cli import UserError
 from deepspeech2.files import parse_json, read_sealed, read_text, require_unaltered
 from deepspeech2.scoring import alignment
 
+LONGEST = 1e9  # seconds; a larger number is no time
 SPANS = {"words": alignment.words, "characters": alignment.characters}
 
 
@@ -55,7 +55,7 @@ def _are_spans(spans: object, tokens: list[str]) -> bool:
         return False
     return all(
         all(type(value) in (int, float) for value in (start, end, confidence))
-        and 0 <= start <= end < math.inf
+        and 0 <= start <= end < LONGEST
         and 0 <= confidence <= 1
         for _, start, end, confidence in spans
     )

@@ -8,6 +8,7 @@ from deepspeech2.report.rows import is_scored
 from deepspeech2.report.style import COLOURS, PUBLISHED, SIZE
 
 MARKERS = "osv^Dx"
+BOUNDS = (-0.03, 1.03)
 SMALLEST, LARGEST = 8, 120  # of a dot, in square points
 
 
@@ -34,12 +35,10 @@ def reliability(records: list[dict], places: list[int], published: dict) -> Figu
         sizes = [max(SMALLEST, LARGEST * b["words"] / largest) for b in bins]
         colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
         error = f"calibration error {100 * calibration['expected_calibration_error']:.1f} %"
-        label = ": ".join(filter(None, (" ".join(name[n] for n in varying), error)))
+        label = f"{' '.join(name[n] for n in varying)}: {error}".removeprefix(": ")
         axes.plot(x, y, color=colour, linewidth=0.8)
         axes.scatter(x, y, sizes, colour, marker=marker, alpha=0.7, label=label)
-    axes.set(
-        xlabel="confidence", ylabel="share of right words", xlim=(-0.03, 1.03), ylim=(-0.03, 1.03)
-    )
+    axes.set(xlabel="confidence", ylabel="share of right words", xlim=BOUNDS, ylim=BOUNDS)
     if found:
         figure.legend(loc="outside upper center", markerscale=0.6)
     return figure

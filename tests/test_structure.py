@@ -43,7 +43,7 @@ RULES = {path.stem: path.read_text() for path in sorted((WORKFLOW / "rules").glo
 # Rules whose stage has another name: several rules share it.
 SHARED = {
     "fetch_corpus": "fetch", "fetch_checkpoint": "fetch", "dumpout_of": "dumpout",
-    "trn_of": "trn", "choose": "tune",
+    "trn_of": "trn", "ctm_of": "ctm", "choose": "tune",
 }  # fmt: skip
 
 

@@ -14,9 +14,9 @@ import soundfile
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "workflow"))
 
-from deepspeech2 import espeak
-from deepspeech2.audio import SAMPLE_RATE
-from deepspeech2.stage import UserError
+from deepspeech2.cli import UserError
+from deepspeech2.corpus.audio import SAMPLE_RATE
+from deepspeech2.corpus.layouts import espeak
 
 ESPEAK_VERSION = "1.51"
 EDGE_SECONDS = 0.1  # silence kept before and after the speech
@@ -124,18 +124,21 @@ def finish(speech, rng):
     return np.round(speech * 32767).astype(np.int16)
 
 
+def line_of(index):
+    """What espeak-ng is to say for one utterance; the id is its file's path."""
+    path = f"audio/sample-{index + 1:03d}.flac"
+    voice = VOICES[index % len(VOICES)]
+    return espeak.Line(path, TEXTS[index][1], voice, 35 + 7 * index % 31, 130 + 11 * index % 41)
+
+
 def make_utterance(index, folder):
     """Write one utterance's FLAC file and return its row of transcripts.tsv."""
-    style, transcript = TEXTS[index]
-    voice = VOICES[index % len(VOICES)]
-    pitch = 35 + 7 * index % 31
-    words_per_minute = 130 + 11 * index % 41
-    path = f"audio/sample-{index + 1:03d}.flac"
-    speech = espeak.say(espeak.Line(path, transcript, voice, pitch, words_per_minute))
-    samples = finish(speech, np.random.default_rng([SEED, index]))
-    soundfile.write(folder / path, samples, SAMPLE_RATE, subtype="PCM_16")
-    speaker, accent = voice.replace("+", "-"), voice.split("+")[0]
-    return path, transcript, speaker, style, accent, pitch, words_per_minute
+    line = line_of(index)
+    samples = finish(espeak.say(line), np.random.default_rng([SEED, index]))
+    soundfile.write(folder / line.id, samples, SAMPLE_RATE, subtype="PCM_16")
+    speaker, accent = line.voice.replace("+", "-"), line.voice.split("+")[0]
+    style = TEXTS[index][0]
+    return line.id, line.transcript, speaker, style, accent, line.pitch, line.words_per_minute
 
 
 def main():

@@ -135,3 +135,29 @@ def test_training_texts_and_voices_are_not_those_of_the_tests():
     voices = {row["speaker"] for row in sample}
     assert len(voices) == 16
     assert not voices & {line.voice.replace("+", "-") for line in lines}
+
+
+def test_the_samples_word_times_are_espeaks(program, monkeypatch):
+    """Some are made again, from audio that equals the tracked: with an apostrophe, a hyphen that
+    only espeak-ng is given, one word alone, and letters between words.
+    """
+    folder = RESOURCES / "sample"
+    monkeypatch.syspath_prepend(str(folder))
+    import make_sample
+    import make_times
+
+    if espeak.version() != make_sample.ESPEAK_VERSION:
+        pytest.skip(f"needs espeak-ng {make_sample.ESPEAK_VERSION}")
+    tracked = (folder / "word_times.ctm").read_text(encoding="utf-8").splitlines(keepends=True)
+    chosen = [9, 28, 43, 58]
+    names = {f"audio_sample-{number + 1:03d}" for number in chosen}
+    found = make_times.lines_of(chosen)
+    assert found == [line for line in tracked if line.split()[0] in names] and len(found) == 12
+    with open(folder / "transcripts.tsv", newline="", encoding="utf-8") as file:
+        texts = [row["transcript"] for row in csv.DictReader(file, delimiter="\t")]
+    assert [line.split()[4] for line in tracked] == " ".join(texts).split()
+    # Another take is refused, not timed.
+    samples, rate, events = make_times.synthesize(make_sample.line_of(13))
+    samples[len(samples) // 2] ^= 64
+    with pytest.raises(SystemExit, match="speaks it differently"):
+        make_times.words_of(13, (samples, rate, events))

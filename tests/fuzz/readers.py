@@ -20,7 +20,7 @@ from deepspeech2 import cli, configure, files
 from deepspeech2.corpus import audio, corpus, folders, labels, layouts, manifest
 from deepspeech2.features.batches import FeatureSet
 from deepspeech2.report import compare, published, record, table
-from deepspeech2.scoring import agreement, decode, score, transcripts, trn
+from deepspeech2.scoring import agreement, decode, reliability, score, transcripts, trn
 from helpers import (
     LABELS,
     ROW_FILES,
@@ -278,6 +278,10 @@ READERS["published"] = Reader(
 READERS["training texts"] = Reader(
     lambda folder: [test_corpora.write(folder / "t.txt", "GO ON\nSTOP\n")],
     lambda folder: transcripts.read_training_texts(folder / "t.txt"), m.lines,
+)  # fmt: skip
+READERS["word times"] = Reader(
+    lambda folder: [test_corpora.write(folder / "t.ctm", "u 1 0.5 0.25 GO\nu 1 1 0.5 ON 0.9\n")],
+    lambda folder: reliability.read_ctm(folder / "t.ctm"), m.lines,
 )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from deepspeech2.cli import UserError
 from deepspeech2.features.spectrogram import Spectrogram
 from deepspeech2.files import SEAL, read_sealed
 from deepspeech2.report import errors, figures, listing, media, page
+from deepspeech2.report.reliability_figure import reliability
 from deepspeech2.report.rows import Row
 from helpers import (
     ROW_FILES,
@@ -310,6 +311,53 @@ def test_the_page_stays_small(project, monkeypatch):
     assert page.add_media(listing.errors(rows), manifests, 1) == 2
 
 
+def test_doubtful_words_are_marked(project, tmp_path):
+    """By a number and a colour, where the confidence is low; what tells none has no mark."""
+    results = project / "results"
+    path = results / ROW / "record.json"
+    words = [e["words"] for e in listing.errors([Row(path)])]
+    sure = [c for steps in words for _, _, new, c in steps if new]
+    assert sure and all(0 <= c <= 1 for c in sure)
+    assert {c for steps in words for _, _, new, c in steps if not new} <= {None}
+    text = (results / "report.html").read_text(encoding="utf-8")
+    doubtful = sum(c < 0.9 for e in words for *_, c in e if c is not None)
+    assert doubtful and text.count('class="doubtful"') == text.count('class="confidence"')
+    assert 'title="confidence 0.' in text
+    assert listing.sure([("equal", "A", "A"), ("delete", "B", "")], []) == [
+        ("equal", "A", "A", None), ("delete", "B", "", None)
+    ]  # fmt: skip
+
+
+def calibration(low, high):
+    bins = [{"low": n / 10, "high": (n + 1) / 10, "words": 0, "confidence": None, "right": 0}
+            for n in range(10)]  # fmt: skip
+    bins[4].update(words=10, confidence=0.45, right=low)
+    bins[9].update(words=90, confidence=0.95, right=high)
+    return {"words": 100, "expected_calibration_error": 0.125, "bins": bins}
+
+
+def test_the_reliability_diagram():
+    records = [
+        {"dataset": "d", "model": "m", "engine": engine, "decoder": decoder, "batch_size": size,
+         "accuracy": accuracy, "configuration": {"model": {}}}
+        for engine, decoder, size, accuracy in (
+            ("e", "greedy", 1, {"confidence": calibration(5, 81)}),
+            ("e", "greedy", 16, {"confidence": calibration(5, 81)}),
+            ("e", "beam", 1, {"confidence": calibration(0, 90)}),
+            ("old", "greedy", 1, {}),
+            ("e", "none", 1, {"confidence": None}),
+        )
+    ]  # fmt: skip
+    figure = reliability(records, [1, 16], {})
+    (axes,) = figure.axes
+    lines = [line.get_xydata().tolist() for line in axes.lines]
+    assert lines == [[[0, 0], [1, 1]], [[0.45, 0.5], [0.95, 0.9]], [[0.45, 0.0], [0.95, 1.0]]]
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == [
+        "greedy: calibration error 12.5 %", "beam: calibration error 12.5 %"
+    ]  # fmt: skip
+    assert not reliability([], [], {}).legends
+
+
 @pytest.mark.parametrize("name", ["transcripts", "alignments"])
 def test_altered_transcripts_are_refused(project, tmp_path, name):
     results = tmp_path / "results"
@@ -383,6 +431,7 @@ def test_extreme_results(project, tmp_path, kind):
     path = folder / "transcripts.jsonl"
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     for line in lines:
+        del line["words"], line["characters"]
         line["hypothesis"] = line["reference"] if kind == "all right" else ""
     lines = lines[:1] if kind == "one utterance" else lines
     write_transcripts(path, {line.pop("id"): line for line in lines})

@@ -1,6 +1,5 @@
 """Training: what epochs consist of, how utterances are changed, alignment, learning, resuming."""
 
-import itertools
 import json
 import os
 import signal
@@ -255,30 +254,6 @@ def test_parts_are_joined_without_a_click():
     assert (parts[0] == 1).all()
 
 
-def all_paths(frames, targets):
-    """Every CTC path of so many frames that reads as the targets."""
-    alphabet = sorted({0, *targets})
-    for path in itertools.product(alphabet, repeat=frames):
-        read = [x for x, _ in itertools.groupby(path) if x]
-        if read == list(targets):
-            yield path
-
-
-@pytest.mark.parametrize("targets", [[1], [1, 2], [1, 1], [2, 1, 2], [1, 1, 1]])
-@pytest.mark.parametrize("frames", [5, 6])
-def test_the_ctc_path_is_the_best_of_all(targets, frames):
-    posteriors = rng(frames + len(targets)).dirichlet(np.ones(4), frames)
-    logs = np.log(posteriors)
-    best = max(all_paths(frames, targets), key=lambda p: sum(logs[t, x] for t, x in enumerate(p)))
-    spans, frame = [], 0
-    for label, run in itertools.groupby(best):
-        length = len(list(run))
-        if label:
-            spans.append((frame, frame + length - 1))
-        frame += length
-    assert epochs.ctc_path(posteriors, targets) == spans
-
-
 def test_a_spliced_item_is_its_parts_one_after_the_other(tmp_path):
     recordings = [write_wav(tmp_path / f"{i}.wav", 0.5 + i / 4, text="A B") for i in range(2)]
     parts = (Part(0, 1000, 6000, "A"), Part(1, 0, 4000, "A B"))
@@ -303,12 +278,6 @@ def test_utterances_of_unknown_speakers_are_not_spliced():
 )
 def test_ctc_needs_a_blank_between_equal_characters(text, frames):
     assert epochs.needed_frames(text) == frames
-
-
-@pytest.mark.parametrize(("frames", "targets"), [(1, [1, 2]), (2, [1, 1]), (4, [1, 1, 1])])
-def test_too_few_frames_have_no_ctc_path(frames, targets):
-    with pytest.raises(ValueError, match="too few frames"):
-        epochs.ctc_path(np.full((frames, 3), 1 / 3), targets)
 
 
 def test_words_are_cut_where_it_is_quiet():

@@ -150,6 +150,8 @@ class Dataset(Entry):
     """a table of hashes that the audio must match, whatever its packaging"""
     published: FilePath | None = None
     """a table of published figures to stand beside ours"""
+    word_times: FilePath | None = None
+    """when its words are said (CTM), to measure how good our times of words are"""
     skip: _list(Literal[tuple(layouts.REASONS)]) = []
     """reasons for which files and rows may be left out, and counted: no_audio, no_text, empty_text,
     unreadable, duplicate, link, hidden, unsupported (docs/data.md); others stop the run"""

@@ -45,7 +45,7 @@ RESERVED = {
 }
 # Keys of paths, in whose place the user may name a file or folder.
 PATHS = {
-    "datasets": ("path", "labels", "pcm_sha256", "published"),
+    "datasets": ("path", "labels", "pcm_sha256", "published", "word_times"),
     "models": ("checkpoint", "labels", "training_texts"),
     "engines": ("python",),
     "decoders": ("tuning",),

@@ -144,6 +144,7 @@ rule score:
         features_index=rules.preprocess.output.index,
         training_texts=lambda wildcards: given(MODELS[wildcards.model].training_texts),
         language_model_texts=known_texts_of,
+        word_times=lambda wildcards: given(DATASETS[wildcards.dataset].word_times),
     output:
         score="results/{dataset}/{model}/{engine}/bs{batch_size}/{decoder}/score.json",
         alignments="results/{dataset}/{model}/{engine}/bs{batch_size}/{decoder}/alignments.jsonl",
@@ -155,7 +156,9 @@ rule score:
         "../../envs/cpu.yaml"
     params:
         normaliser=CONFIG.score.normaliser or [],
-        contents=lambda wildcards: contents(MODELS[wildcards.model].training_texts),
+        contents=lambda wildcards: contents(
+            MODELS[wildcards.model].training_texts, DATASETS[wildcards.dataset].word_times
+        ),
         code=code("scoring.score"),
     shell:
         stage("scoring.score")
@@ -336,3 +339,22 @@ rule trn_of:
         code=code("scoring.trn"),
     shell:
         stage("scoring.trn")
+
+
+# When each word was said, as sclite and others read it: snakemake ctm.
+rule ctm_of:
+    input:
+        transcripts=rules.decode.output.transcripts,
+        transcripts_index=rules.decode.output.index,
+    output:
+        ctm="results/{dataset}/{model}/{engine}/bs{batch_size}/{decoder}/hyp.ctm",
+    log:
+        "results/logs/{dataset}/{model}/{engine}/bs{batch_size}/{decoder}/ctm.log",
+    benchmark:
+        "results/benchmarks/{dataset}/{model}/{engine}/bs{batch_size}/{decoder}/ctm.tsv"
+    conda:
+        "../../envs/cpu.yaml"
+    params:
+        code=code("scoring.ctm"),
+    shell:
+        stage("scoring.ctm")

@@ -1,5 +1,5 @@
 # From the rows of the selection to the table, the figures, and the report.
-FIGURES = "throughput rtfx wer pareto latency single phases padding".split()
+FIGURES = "throughput rtfx wer pareto latency single phases padding reliability".split()
 TABLES = "errors parts confusions agreement batch_sizes engines decoders".split()
 # Published figures are of a corpus's test part, where it has one.
 PUBLISHED = {

@@ -19,6 +19,12 @@ rule trn:
         of_rows(rules.trn_of.output.references, rules.trn_of.output.hypotheses),
 
 
+# When each word was said, in the form that sclite takes.
+rule ctm:
+    input:
+        of_rows(rules.ctm_of.output.ctm),
+
+
 # What the guide's postprocess takes: dumpout as --out_path, features as --info_path.
 rule dumpout:
     input:

@@ -19,6 +19,7 @@ from deepspeech2 import cli
 from deepspeech2.cli import Input, Output, log
 from deepspeech2.files import replacing
 from deepspeech2.report import published as published_figures
+from deepspeech2.report.reliability_figure import reliability
 from deepspeech2.report.rows import is_scored, of_speed, read_record
 from deepspeech2.report.style import COLOURS, PUBLISHED, SIZE, STYLE, save
 
@@ -286,8 +287,11 @@ def single(records: list[dict], places: list[int], published: dict) -> Figure:
     return figure
 
 
-OF_ACCURACY = ("wer", "pareto")
-FIGURES = {f.__name__: f for f in (throughput, rtfx, wer, pareto, latency, single, phases, padding)}
+OF_ACCURACY = ("wer", "pareto", "reliability")
+FIGURES = {
+    f.__name__: f
+    for f in (throughput, rtfx, wer, pareto, latency, single, phases, padding, reliability)
+}
 
 
 def draw(name: str, records: list[dict], published: dict) -> Figure:

@@ -17,7 +17,10 @@ from deepspeech2.scoring.rates import improvement
 
 
 def errors(rows: Sequence[Row]) -> list[dict]:
-    """Misrecognised utterances, most word errors first, each text once, with its rows."""
+    """Misrecognised utterances, most word errors first, each text once, with its rows.
+
+    Each step of `words` has the confidence of its hypothesis word, or None.
+    """
     found: dict[tuple, dict] = {}
     for group in groups(rows):
         first = group[0]
@@ -39,12 +42,19 @@ def errors(rows: Sequence[Row]) -> list[dict]:
                 "speaker": utterance.get("speaker") or "",
                 "text": text_class(texts["reference"]),
                 "seconds": utterance["seconds"],
-                **texts,
-                **{key: alignments[name][key] for key in ("errors", "reference_words", "words")},
+                **{side: texts[side] for side in ("reference", "hypothesis")},
+                **{key: alignments[name][key] for key in ("errors", "reference_words")},
+                "words": sure(alignments[name]["words"], texts.get("words", ())),
                 "rows": [],
             }
             found.setdefault(key, entry)["rows"] += group
     return sorted(found.values(), key=lambda e: (-e["errors"], e["dataset"], e["utterance"]))
+
+
+def sure(steps: Sequence[Sequence[str]], spans: Sequence[Sequence]) -> list[tuple]:
+    """Steps of an alignment, each with the confidence of its hypothesis word or None."""
+    confidences = (span[3] for span in spans)
+    return [(*step, next(confidences, None) if step[2] else None) for step in steps]
 
 
 def parts(rows: Sequence[Row]) -> list[dict]:

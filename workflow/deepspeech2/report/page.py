@@ -138,6 +138,8 @@ def sections(rows: Sequence[Row]) -> Iterator[dict]:
         yield {
             "title": f"{group[0].dataset}, {group[0].model}, {where(group)}",
             "coverage": coverage(group[0].record),
+            "confidence": accuracy["confidence"],
+            "times": accuracy["times"],
             "parts": {
                 kind: list(map(listing.flat, found))
                 for kind, found in {

@@ -28,7 +28,11 @@ def transcripts_agree(ours: dict[str, dict], eager: dict[str, dict]) -> dict:
     }:
         raise UserError("the transcripts and the eager reference are not of the same utterances")
     differing = [
-        {"id": name, **entry, "eager": eager[name]["hypothesis"]}
+        {
+            "id": name,
+            **{side: entry[side] for side in ("reference", "hypothesis")},
+            "eager": eager[name]["hypothesis"],
+        }
         for name, entry in ours.items()
         if entry["hypothesis"] != eager[name]["hypothesis"]
     ]

@@ -109,14 +109,13 @@ def main(
     with replacing(transcripts) as path, open(path, "w", encoding="utf-8") as file:
         for name, decoded in cli.progress(done, total, "decode", "utterance"):
             seconds = utterances[name]["seconds"]
-            characters = times.characters(decoded, frame, seconds)
             line = {
                 "id": name,
                 "duration": seconds,
                 "reference": utterances[name]["reference"],
                 "hypothesis": decoded.text,
-                "words": times.words(decoded.text, characters),
-                "characters": characters,
+                "words": times.words(decoded, frame, seconds),
+                "characters": times.characters(decoded, frame, seconds),
             }
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
             count += 1

@@ -15,6 +15,7 @@ from typing import Literal
 from deepspeech2 import cli, sources
 from deepspeech2.cli import Input, Output, UserError, log
 from deepspeech2.files import read_sealed, remedy, replacing, sha256, unchanged, write_json
+from deepspeech2.scoring import reliability
 from deepspeech2.scoring import transcripts as transcripts_file
 from deepspeech2.scoring.alignment import align, characters, confusions, count_errors, words
 from deepspeech2.scoring.classes import LENGTHS, length_class, text_class
@@ -69,6 +70,7 @@ def figures(
         ]
         for kind, part in parts.items()
     }
+    result["confidence"] = reliability.confidence(transcripts.values())
     result["confusions"] = {
         name: confusions((tokens(t["reference"]), tokens(t["hypothesis"])) for t in found)
         for found in [list(transcripts.values())]
@@ -80,7 +82,8 @@ def figures(
 def normalised(transcripts: dict[str, dict], name: str) -> dict:
     """Rates of both sides under a normaliser. A reference that it empties has insertions only."""
     normal, version = NORMALISERS[name]()
-    entries = [{side: normal(text) for side, text in t.items()} for t in transcripts.values()]
+    sides = "reference", "hypothesis"
+    entries = [{side: normal(t[side]) for side in sides} for t in transcripts.values()]
     empty = sum(not words(t["reference"]) for t in entries)
     return {"name": name, "version": version, "empty_references": empty, **rates(entries)}
 
@@ -112,6 +115,7 @@ def main(
     normaliser: Literal[tuple(NORMALISERS)] | None,
     score: Output,
     alignments: Output,
+    word_times: Input | None = None,
 ) -> None:
     """Command line.
 
@@ -123,17 +127,22 @@ def main(
     normaliser: under which texts are scored a second time
     score: figures to write (JSON)
     alignments: alignment of each utterance, to write (JSON lines)
+    word_times: when each word of the references is said, where that is known (CTM)
     """
     entries = transcripts_file.read(transcripts, transcripts_index)
     utterances = read_sealed(features_index)["utterances"]
-    with unchanged(lambda: [training_texts] if training_texts else []):
+    with unchanged(lambda: filter(None, (training_texts, word_times))):
         known = transcripts_file.read_training_texts(training_texts)
         texts_sha256 = training_texts and sha256(training_texts)
+        truth = reliability.read_ctm(word_times) if word_times else {}
+        times_sha256 = word_times and sha256(word_times)
     try:
         heard = transcripts_file.read_training_texts(language_model_texts)
         result = figures(entries, utterances, known, heard)
     except UserError as error:
         raise UserError(f"{transcripts}: {error}; {remedy(transcripts_index)}") from None
+    result["times"] = reliability.start_errors(entries, truth)
+    result["word_times_sha256"] = times_sha256
     if normaliser:
         result["normalised"] = normalised(entries, normaliser)
     result["transcripts_sha256"] = sha256(transcripts)

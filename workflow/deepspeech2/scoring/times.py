@@ -4,8 +4,10 @@ A frame of the network's output stands for two of the spectrogram. The convoluti
 at both ends and the spectrogram's windows are centred, so that frame t is about the sound around
 t times the two frames' stride, without delay. (Where a network of one direction says a label is
 later: it has learnt to wait.) A character lasts from half a frame before its first frame to half a
-frame after its last, a word from its first character's start to its last one's end. A word is as
-sure as the product of its characters' confidences.
+frame after its last; that is where the network hears it, and a spelled H is heard at the end of
+"aitch". The space before a word ends where the word begins, and the one after it begins where the
+word ends: so a word lasts from space to space, and where it has none, as its characters do. A word
+is as sure as the product of its characters' confidences.
 """
 
 from __future__ import annotations
@@ -34,25 +36,25 @@ def seconds_per_frame(window_stride: float) -> float:
 def characters(decoded: Decoded, frame: float, duration: float) -> list[Span]:
     """The characters of a text but spaces, of `frame` seconds a frame, within `duration` (s)."""
     return [
-        Span(
-            character,
-            round(min(max(0.0, (start - 0.5) * frame), duration), 3),
-            round(min((end - 0.5) * frame, duration), 3),
-            round(float(confidence), 4),
-        )
+        _span(character, start, end, confidence, frame, duration)
         for character, start, end, confidence in zip(*decoded)
         if not character.isspace()
     ]
 
 
-def words(text: str, characters: list[Span]) -> list[Span]:
-    """The words of a text, put together of its `characters`."""
-    found, place = [], 0
-    for word in re.findall(r"\S+", text):
-        parts = characters[place : place + len(word)]
-        place += len(word)
-        confidence = 1.0
-        for part in parts:
-            confidence *= part.confidence
-        found.append(Span(word, parts[0].start, parts[-1].end, round(confidence, 4)))
+def words(decoded: Decoded, frame: float, duration: float) -> list[Span]:
+    """The words of a text, of `frame` seconds a frame, within `duration` (s)."""
+    found = []
+    for word in re.finditer(r"\S+", decoded.text):
+        first, after = word.span()
+        start = decoded.ends[first - 1] if first else decoded.starts[0]
+        end = decoded.starts[after] if after < len(decoded.text) else decoded.ends[-1]
+        confidence = decoded.confidences[first:after].prod(dtype=float)
+        found.append(_span(word[0], start, end, confidence, frame, duration))
     return found
+
+
+def _span(text, start, end, confidence, frame: float, duration: float) -> Span:
+    """From half a frame before frame `start` to half a frame before frame `end`."""
+    seconds = [round(float(min(max(0.0, (x - 0.5) * frame), duration)), 3) for x in (start, end)]
+    return Span(text, *seconds, round(min(1.0, float(confidence)), 4))

@@ -8,27 +8,11 @@ more is an underscore; the speaker is what stands before the first dash or under
 
 from __future__ import annotations
 
-import re
-
 from deepspeech2 import cli
-from deepspeech2.cli import Input, Output, UserError, log
+from deepspeech2.cli import Input, Output, log
 from deepspeech2.files import replacing
+from deepspeech2.scoring import sclite
 from deepspeech2.scoring import transcripts as transcripts_file
-
-MARKUP = re.compile(r"[(){}@/<>;]")  # alternatives, optional words, tags, comments
-
-
-def plain_ids(names: list[str]) -> list[str]:
-    """Ids that sclite reads, each only once, in the order of the names."""
-    found: dict[str, None] = {}
-    for name in names:
-        plain = base = re.sub(r"[^A-Za-z0-9_.-]", "_", name)
-        number = 1
-        while plain in found:
-            number += 1
-            plain = f"{base}_{number}"
-        found[plain] = None
-    return list(found)
 
 
 def main(
@@ -45,15 +29,9 @@ def main(
     hypotheses: trn file to write
     """
     entries = transcripts_file.read(transcripts, transcripts_index)
-    ids = plain_ids(list(entries))
+    ids = sclite.plain_ids(list(entries))
     for path, side in ((references, "reference"), (hypotheses, "hypothesis")):
-        for name, entry in entries.items():
-            found = MARKUP.search(entry[side])
-            if found:
-                raise UserError(
-                    f"{transcripts}: utterance {name!r}: sclite takes {found[0]!r} for markup, so "
-                    "it cannot score these texts"
-                )
+        sclite.require_plain(entries, side, transcripts)
         with replacing(path) as temporary:
             lines = (f"{e[side]} ({name})\n" for name, e in zip(ids, entries.values()))
             temporary.write_text("".join(lines), encoding="utf-8")

@@ -16,6 +16,7 @@ from deepspeech2.corpus.utterance import Utterance
 from deepspeech2.features import spectrogram
 from deepspeech2.features.spectrogram import Spectrogram
 from deepspeech2.model.architecture import output_frames
+from deepspeech2.scoring import forced
 from deepspeech2.training.augment import Augmentation, change_samples, change_spectrogram
 
 FADE = 80  # samples, 5 ms, over which the parts of a spliced utterance fade in and out
@@ -220,7 +221,7 @@ def word_cuts(posteriors: np.ndarray, targets: Sequence[int], space: int, sample
     `posteriors` (T', classes) of the utterance, whose `targets` are aligned to them by the best CTC
     path. A cut is the quietest 10 ms between the last label of a word and the first of the next.
     """
-    frames = ctc_path(posteriors, targets)
+    frames = forced.ctc_path(posteriors, targets)
     hop = len(samples) / len(posteriors)
     window = audio.SAMPLE_RATE // 100
     energy = np.convolve(np.square(samples, dtype=np.float64), np.ones(window), "same")
@@ -231,39 +232,6 @@ def word_cuts(posteriors: np.ndarray, targets: Sequence[int], space: int, sample
             high = max(low + 1, int(frames[i + 1][0] * hop))
             cuts.append(low + int(energy[low:high].argmin()))
     return [*cuts, len(samples)]
-
-
-def ctc_path(posteriors: np.ndarray, targets: Sequence[int]) -> list[tuple[int, int]]:
-    """First and last frame of every target on the most probable CTC path (Viterbi).
-
-    Raises `ValueError` where the frames are too few for the targets.
-    """
-    states = np.full(2 * len(targets) + 1, labels.BLANK)
-    states[1::2] = targets
-    scores = np.log(np.maximum(posteriors, 1e-30))[:, states]
-    # A label may be reached past a blank, unless the label before it is the same.
-    skip = np.zeros(len(states), bool)
-    skip[3::2] = states[3::2] != states[1:-2:2]
-    best = np.full(len(states), -np.inf)
-    best[:2] = scores[0, :2]
-    back = np.zeros(scores.shape, np.int64)
-    for frame in range(1, len(scores)):
-        stay, step, jump = best, np.full_like(best, -np.inf), np.full_like(best, -np.inf)
-        step[1:] = best[:-1]
-        jump[2:] = np.where(skip[2:], best[:-2], -np.inf)
-        choices = np.stack([stay, step, jump])
-        back[frame] = choices.argmax(axis=0)
-        best = choices.max(axis=0) + scores[frame]
-    state = len(states) - (1 if best[-1] >= best[-2] else 2)
-    if not np.isfinite(best[state]):
-        raise ValueError("too few frames for the targets")
-    spans: list[tuple[int, int]] = [(-1, -1)] * len(targets)
-    for frame in range(len(scores) - 1, -1, -1):
-        if state % 2:
-            last = spans[state // 2][1]
-            spans[state // 2] = (frame, frame if last < 0 else last)
-        state -= back[frame, state]
-    return spans
 
 
 def read(recording: Recording) -> np.ndarray:

@@ -28,7 +28,7 @@ DECODERS = {
 
 class Decoded(NamedTuple):
     """A text, and of each of its characters the first frame, the one after its last, and its
-    confidence: the mean probability of its label in those frames.
+    confidence: the highest probability of its label in those frames.
     """
 
     text: str
@@ -62,15 +62,18 @@ class Decoder(abc.ABC):
 
     def __call__(self, posteriors: np.ndarray) -> Decoded:
         """The text of posteriors (T', classes)."""
-        path = self.path(posteriors)
-        change = np.flatnonzero(np.diff(path, prepend=-1, append=-1))
-        starts, ends = change[:-1], change[1:]
-        spoken = path[starts] != BLANK
-        starts, ends = starts[spoken], ends[spoken]
-        chosen = posteriors[np.arange(len(path)), path]
-        sums = np.concatenate([[0.0], np.cumsum(chosen, dtype=float)])
-        text = "".join(self.labels[path[starts]].tolist())
-        return Decoded(text, starts, ends, (sums[ends] - sums[starts]) / (ends - starts))
+        return of_path(self.path(posteriors), posteriors, self.labels)
+
+
+def of_path(path: np.ndarray, posteriors: np.ndarray, labels: Sequence[str]) -> Decoded:
+    """What a path, a label for each frame (T',) of posteriors (T', classes), says."""
+    change = np.flatnonzero(np.diff(path, prepend=-1, append=-1))
+    starts, ends = change[:-1], change[1:]
+    spoken = path[starts] != BLANK
+    chosen = posteriors[np.arange(len(path)), path]
+    confidences = np.maximum.reduceat(chosen, starts)[spoken]
+    starts, ends = starts[spoken], ends[spoken]
+    return Decoded("".join(labels[i] for i in path[starts]), starts, ends, confidences)
 
 
 class Settings(NamedTuple):

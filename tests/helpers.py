@@ -212,6 +212,9 @@ def row_content():
             "coverage": {"scored": 130, "of": 131, "empty": 7},
             "parts": {"speaker": [], "length": [], "text": [], "seen": [seen, unseen]},
             "confusions": {"words": [["A", "B", 3]], "characters": []},
+            "confidence": None,
+            "times": None,
+            "word_times_sha256": None,
             "transcripts_sha256": "3" * 64,
             "alignments_sha256": "8" * 64,
             "training_texts_sha256": "9" * 64,
@@ -230,6 +233,8 @@ def row_content():
         "timing.json": timing_content(),
         "posteriors.json": {"sha256": "7" * 64, "classes": 29, "run": run, "utterances": []},
         "transcripts.json": {
+            "sha256": "3" * 64,
+            "utterances": 130,
             "decoder": {"kind": "greedy", "options": {}},
             "language_model": None,
             "tuning": None,

@@ -204,14 +204,18 @@ def test_commands_carry_what_their_rules_have(project):
     random = {"random": {"hidden_size": 8}}
     address = {"checkpoint": "http://127.0.0.1:9/x.ckpt"}
     run = {"datasets": ["own"], "models": ["tiny", "made", "far"], "batch_sizes": [2]}
+    run["decoders"] = ["greedy", "beam-word3"]
     engine = {"backend": "torchscript", "python": sys.executable}
     models = {"tiny": {"checkpoint": "tiny.safetensors"}, "made": random, "far": address}
     options = configure(
         project, run={**run, "engines": ["other", "cpu-bf16", "ort-fp32", "om"]}, models=models,
         engines={"other": engine, "om": {"backend": "acl_om"}}, baseline="theirs",
         train={"name": "x", "datasets": ["own"], "dev": ["own"], "start": "tiny"},
+        decoders={"beam-word3": {"tuning": "results/tuning/beam-word3.json"}},
+        tune={"decoder": "beam-word3", "dataset": "held", "model": "tiny", "grid": {"beta": [1]}},
     )  # fmt: skip
     targets = ["all", "dumpout", "trn", "compare", "gate", "train", "bench", "export", "engines"]
+    targets += ["tune", "ctm"]
     jobs = planned(project, *options, "-p", "--", *targets)
     jobs.update(planned(project, "-p", "--configfile", "config/an4.yaml", "--", "datasets"))
     texts = "".join(path.read_text() for path in (project / "workflow/rules").glob("*.smk"))
@@ -227,6 +231,7 @@ def configure(project, dataset=None, model=None, **more):
     content = own_configuration()
     content["datasets"]["own"] = dataset or content["datasets"]["own"]
     content["models"]["tiny"] = model or content["models"]["tiny"]
+    content["datasets"]["held"] = {**content["datasets"]["own"], "split": "val"}
     content.update(more)
     (project / "own.yaml").write_text(yaml.safe_dump(content))
     return ["--cores", 1, "--configfile", "own.yaml"]

@@ -125,7 +125,9 @@ COLUMNS = (
     Column("ser", "accuracy.ser.percent", 3, is_accuracy=True),
     Column("wer_unseen", lambda r: _unseen(r).get("wer", {}).get("percent"), 3, is_accuracy=True),
     Column("unseen_utterances", lambda r: _unseen(r).get("utterances"), is_accuracy=True),
-    Column("calibration_error", "accuracy.confidence.expected_calibration_error", 4, is_accuracy=True),
+    Column(
+        "calibration_error", "accuracy.confidence.expected_calibration_error", 4, is_accuracy=True
+    ),
     Column("word_start_mean_s", "accuracy.times.mean", 4, is_accuracy=True),
     Column("word_start_p95_s", "accuracy.times.p95", 4, is_accuracy=True),
     Column("identical_transcripts", "agreement.identical_transcripts"),
@@ -219,8 +221,9 @@ def notes(rows: pd.DataFrame, remarks: Iterable[str]) -> list[str]:
         lines.append(f"Measured on {cpu} with {threads} threads{clock}; {versions}.")
     if (rows["verdict"] == "QUICK").any():
         lines.append("QUICK: timed with reduced settings; the speed is a rough figure.")
-    disturbed = (rows["verdict"] == "QUICK") & rows["disturbed"].astype(bool)
-    for row in rows[(rows["verdict"] == "INVALID") | disturbed].itertuples():
+    timed = rows.drop_duplicates(["dataset", "model", "engine", "batch_size"])
+    disturbed = (timed["verdict"] == "QUICK") & timed["disturbed"].astype(bool)
+    for row in timed[(timed["verdict"] == "INVALID") | disturbed].itertuples():
         where = f"{row.dataset}/{row.model}/{row.engine} at batch size {row.batch_size}"
         lines.append(f"{row.verdict}: {where}: {row.reasons}.")
     disturbed = (rows["stream_verdict"] == "QUICK") & rows["stream_disturbed"].astype(bool)
@@ -243,7 +246,7 @@ def notes(rows: pd.DataFrame, remarks: Iterable[str]) -> list[str]:
     for decoder, settings in rows[["decoder", "decoder_settings"]].drop_duplicates().to_numpy():
         if settings:
             lines.append(f"Decoder {decoder}: {settings}.")
-    for row in rows[rows["left_to_torch"].astype(bool)].itertuples():
+    for row in timed[timed["left_to_torch"].astype(bool)].itertuples():
         where = f"{row.dataset}/{row.model}/{row.engine} at batch size {row.batch_size}"
         lines.append(f"Left to torch by the compiler of {where}: {row.left_to_torch}.")
     others = (rows["stream_threads"] != rows["threads"]) | (rows["stream_cpu"] != rows["cpu"])

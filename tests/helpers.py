@@ -336,7 +336,8 @@ def write_transcripts(path: Path, transcripts: dict[str, dict]) -> Path:
     """A file of transcripts by utterance id."""
     lines = [json.dumps({"id": name, **entry}) + "\n" for name, entry in transcripts.items()]
     path.write_text("".join(lines))
-    write_sealed(path.with_suffix(".json"), {"sha256": files.sha256(path)})
+    about = row_content()["transcripts.json"]
+    write_sealed(path.with_suffix(".json"), {**about, "sha256": files.sha256(path)})
     return path
 
 

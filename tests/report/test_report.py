@@ -21,7 +21,6 @@ from deepspeech2.report import errors, figures, listing, media, page
 from deepspeech2.report.reliability_figure import reliability
 from deepspeech2.report.rows import Row
 from helpers import (
-    ROW_FILES,
     TINY,
     assert_one_line_error,
     run_stage,
@@ -245,6 +244,7 @@ def test_what_batch_size_changes(tmp_path):
     class Found:
         def __init__(self, engine, size, texts):
             self.dataset, self.model, self.engine, self.batch_size = "d", "m", engine, size
+            self.decoder = "greedy"
             self.texts = {name: {"hypothesis": text} for name, text in texts.items()}
             self.record = {"hashes": {"transcripts": str(texts)}}
 
@@ -255,8 +255,8 @@ def test_what_batch_size_changes(tmp_path):
     rows = [Found("x", 1, same), Found("x", 16, other), Found("x", 4, same), Found("y", 1, same)]
     lines = listing.batch_sizes([*rows, Found("y", 4, same)])
     assert [tuple(line.values()) for line in lines] == [
-        ("d", "m", "x", "v", "1, 4", "B"),
-        ("d", "m", "x", "v", "16", ""),
+        ("d", "m", "x", "greedy", "v", "1, 4", "B"),
+        ("d", "m", "x", "greedy", "v", "16", ""),
     ]
 
 
@@ -442,7 +442,15 @@ def test_extreme_results(project, tmp_path, kind):
     options = page_arguments(results, tmp_path / "figures", tmp_path / "r.html")
     rows = {"records": options["records"]}
     published = {"published": []}
-    names = "score agreement timing posteriors_index".split()
+    own = {
+        "score": folder / "score.json",
+        "agreement": folder / "agreement.json",
+        "timing": folder.parent / "timing.json",
+        "posteriors_index": folder.parent / "posteriors.json",
+        "transcripts_index": path.with_suffix(".json"),
+        "decoding_time": results / "own/tiny/eager/greedy/decoding_time.json",
+        "single_stream": folder.parents[1] / "single_stream.json",
+    }
 
     def succeed(stage, **options):
         result = run(stage, **options)
@@ -456,10 +464,9 @@ def test_extreme_results(project, tmp_path, kind):
     )  # fmt: skip
     succeed(
         "report.record", row=[ROW], configuration=["{}"], record=rows["records"],
-        **{name: [folder / file] for name, file in zip(names, ROW_FILES)},
+        **{name: [file] for name, file in own.items()},
         corpus_index=[results / "datasets/own/corpus.json"],
         features_index=[results / "own/tiny/features.json"],
-        single_stream=[folder / ROW_FILES[-1]],
     )  # fmt: skip
     succeed("report.table", **rows, **published, tsv=[tmp_path / "t"], md=[tmp_path / "m"])
     succeed("report.figures", **rows, **published, figures=options["figures"])

@@ -210,7 +210,13 @@ def row_content():
         "score.json": {
             **rates_content(),
             "coverage": {"scored": 130, "of": 131, "empty": 7},
-            "parts": {"speaker": [], "length": [], "text": [], "seen": [seen, unseen]},
+            "parts": {
+                "speaker": [],
+                "length": [],
+                "text": [],
+                "seen": [seen, unseen],
+                "language model": [],
+            },
             "confusions": {"words": [["A", "B", 3]], "characters": []},
             "confidence": None,
             "times": None,

@@ -12,6 +12,7 @@ from pathlib import Path
 import helpers
 import numpy as np
 import pytest
+import safetensors.numpy
 import safetensors.torch
 import torch
 from conftest import ROOT
@@ -485,6 +486,18 @@ def test_a_tiny_network_learns_a_few_utterances_by_heart(data, tmp_path):
     assert second["start"] == {"weights_sha256": sha256(start), "training": training}
     assert second["settings"]["architecture"]["rnn_type"] == "lstm"
     assert (tmp_path / "on" / "texts.txt").read_text().split("\n")[0] == "ELSEWHERE"
+    # A network of one direction takes the layers that run forward.
+    (tmp_path / "forward").mkdir()
+    one = {"bidirectional": False, "lookahead_context": 3}
+    forward = arguments(data, tmp_path / "forward", epochs=1, learning_rate=1e-9, architecture=one)
+    done = helpers.run_stage("training.learn", *forward, *from_start)
+    assert done.returncode == 0, done.stderr
+    weights = safetensors.numpy.load_file(tmp_path / "forward/model.safetensors")
+    before = safetensors.numpy.load_file(start)
+    assert weights["lookahead.0.conv.weight"].shape[2] == 3
+    assert not any("_reverse" in name for name in weights)
+    name = "rnns.0.rnn.weight_hh_l0"
+    assert np.abs(weights[name] - before[name]).max() < 1e-6
     # Its state is not one of a run that starts elsewhere, and labels must be the same.
     refused = helpers.run_stage("training.learn", *on)
     helpers.assert_one_line_error(refused, "state.pt", "other settings or data")

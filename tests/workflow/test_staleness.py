@@ -146,7 +146,7 @@ def test_a_smaller_selection_makes_only_what_shows_it(project):
         ("scoring/decoders/beam.py", set(), {}),
         ("scoring/decoding_time.py", {"decoding_time"} | OF_RECORD, {}),
         ("scoring/tune.py", set(), {}),
-        ("scoring/alignment.py", OF_SCORE, {}),
+        ("scoring/alignment.py", OF_SCORE | {"agreement"}, {}),
         ("scoring/transcripts.py", AFTER_TRANSCRIPTS, {}),
         ("scoring/rates.py", OF_SCORE, {}),
         ("report/summary.py", {"table", "page"}, {}),

@@ -196,7 +196,7 @@ def main(
         start_state = found.state_dict()
         of_network = dict(start["architecture"])
         del of_network["bins"], of_network["classes"]
-        if of_network["bidirectional"] and not how.architecture["bidirectional"]:
+        if of_network["bidirectional"] and not how.architecture.get("bidirectional", True):
             of_network |= {
                 key: how.architecture[key] for key in ("bidirectional", "lookahead_context")
             }

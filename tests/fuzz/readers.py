@@ -20,7 +20,18 @@ from deepspeech2 import cli, configure, files
 from deepspeech2.corpus import audio, corpus, folders, labels, layouts, manifest
 from deepspeech2.features.batches import FeatureSet
 from deepspeech2.report import compare, published, record, table
-from deepspeech2.scoring import agreement, decode, reliability, score, transcripts, trn
+from deepspeech2.scoring import (
+    agreement,
+    arpa,
+    decode,
+    decoders,
+    language_model,
+    reliability,
+    score,
+    transcripts,
+    trn,
+    tuned,
+)
 from helpers import (
     LABELS,
     ROW_FILES,
@@ -325,6 +336,7 @@ def _run(folder: Path) -> None:
              "spect_sha256": files.sha256(path)}
         )  # fmt: skip
     about = {"labels": LABELS, "bins": 3, "frames_max": 9, "versions": {}, "dropped": {}}
+    about["spectrogram"] = {"window_stride": 0.01}
     write_sealed(folder / "features.json", {**about, "utterances": utterances})
     from deepspeech2.model import posteriors
 
@@ -350,7 +362,7 @@ def _decoded(folder: Path):
 
 def _scored(folder: Path):
     inputs = (folder / n for n in ("t.jsonl", "t.json", "features.json"))
-    score.main(*inputs, None, None, folder / "score.json", folder / "aligned.jsonl")
+    score.main(*inputs, None, None, None, folder / "score.json", folder / "aligned.jsonl")
     return (folder / "score.json").read_text()
 
 
@@ -473,3 +485,50 @@ def _trn(folder: Path):
 
 
 READERS["trn"] = Reader(_of_run("t.jsonl"), _trn, m.json_text, keeps=True)
+
+
+def _arpa(folder: Path) -> list[Path]:
+    (folder / "texts").write_text("GO ON\nGO\nSTOP IT NOW\n")
+    paths = (folder / name for name in ("given.arpa", "given.json", "known.txt"))
+    language_model.main([folder / "texts"], None, "character", 3, *paths)
+    return [folder / "given.arpa"]
+
+
+def _of_arpa(folder: Path):
+    paths = (folder / name for name in ("m.arpa", "m.json", "k.txt"))
+    language_model.main([], folder / "given.arpa", "word", 3, *paths)
+    model, _ = arpa.read(folder / "m.json")
+    settings = decoders.complete("beam", {"beam_width": 3})
+    return decoders.create(settings, LABELS, model)(posteriors_of("G_O_ _O_N")).text
+
+
+READERS["ARPA"] = Reader(_arpa, _of_arpa, m.lines, needs="flashlight")
+
+
+def _texts(folder: Path) -> list[Path]:
+    (folder / "texts").write_text("GO ON\nGO\nSTOP IT NOW\n")
+    return [folder / "texts"]
+
+
+def _of_texts(folder: Path):
+    paths = (folder / name for name in ("m.arpa", "m.json", "k.txt"))
+    language_model.main([folder / "texts"], None, "character", 3, *paths)
+    return (folder / "m.arpa").read_text()
+
+
+READERS["texts of a language model"] = Reader(_texts, _of_texts, m.lines)
+
+
+def _tuning(folder: Path) -> list[Path]:
+    line = {"options": {"beam_width": 7}, "wer": 1.0}
+    content = {"decoder": {"kind": "beam", "options": {"alpha": 0.5}}, "language_model": None}
+    content |= {"dataset": "v", "chosen": line, "chosen_sha256": files.seal(line)}
+    return [write_sealed(folder / "tuning.json", content)]
+
+
+def _of_tuning(folder: Path):
+    settings = decoders.Settings("beam", {})
+    return tuned.applied(settings, folder / "tuning.json", None)
+
+
+_own("tuning", _tuning, _of_tuning)

@@ -70,6 +70,8 @@ def check(content: Iterable[str], path: Path, units: list[str]) -> Iterator[str]
     number = r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|-inf"
     for place, line in enumerate(content, 1):
         text = line.strip()
+        if not text.replace("\t", " ").isprintable():
+            raise UserError(f"{path}: line {place}: a character that is no text; remove it")
         head = re.fullmatch(r"\\(\d+)-grams:", text)
         if (head or text == "\\end\\") and (size < 0 or count != promised.get(size, 0)):
             raise UserError(

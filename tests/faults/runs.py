@@ -21,7 +21,12 @@ ACCURACY = ("posteriors.bin", "transcripts.jsonl", "score.json", "agreement.json
 SNAKEFILE = ("--snakefile", ROOT / "Snakefile", "--configfile", "own.yaml", "--cores", 2)
 CONFIG = {
     "run": {"datasets": ["own"], "models": ["tiny"], "engines": ["cpu-fp32"], "batch_sizes": [1]},
-    "datasets": {"own": {"layout": "folder", "path": "recordings"}},
+    "datasets": {
+        "own": {"layout": "folder", "path": "recordings"},
+        "held": {"layout": "folder", "path": "recordings", "split": "val"},
+    },
+    "language_models": {"own": {"texts": ["texts.txt"]}},
+    "tune": {"decoder": "greedy", "dataset": "held", "model": "tiny", "grid": {}},
     "models": {"tiny": {"checkpoint": "tiny.safetensors"}},
     "timing": {"warmup_batches": 0, "min_batches": 1, "min_seconds": 0},
     "train": {
@@ -38,6 +43,7 @@ def prepare(folder: Path, **changes) -> Path:
     """A folder with what a run needs; `changes` replace keys of the configuration."""
     write_folder(folder / "recordings")
     write_safetensors(folder / "tiny.safetensors")
+    (folder / "texts.txt").write_text("GO ON\nGO\n")
     (folder / "own.yaml").write_text(yaml.safe_dump({**CONFIG, **changes}))
     return folder
 

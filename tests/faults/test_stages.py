@@ -37,18 +37,9 @@ OF_LIBRARIES = (
 )
 RULES = (
     *("convert", "corpus", "manifest", "torchscript", "preprocess", "compile", "eager", "infer"),
-    *(
-        "decode",
-        "decode_eager",
-        "decoding_time",
-        "score",
-        "agreement",
-        "timing",
-        "single_stream",
-        "record",
-    ),
-    *("table", "figures", "errors", "page", "dumpout_of", "trn_of", "learn", "curves", "compare"),
-    *("ctm_of", "language_model", "choose"),
+    *("decode", "decode_eager", "decoding_time", "score", "agreement", "timing", "single_stream"),
+    *("record", "table", "figures", "errors", "page", "dumpout_of", "trn_of", "ctm_of"),
+    *("learn", "curves", "language_model", "choose", "compare"),
 )
 
 

@@ -26,7 +26,14 @@ sys.path.append(str(Path(__file__).parents[1] / "fuzz"))
 import mutators
 
 DISK = 64 << 20  # bytes of it
-TIMED = {"compiled.json", "timing.json", "single_stream.json", "training.json", "curves.csv"}
+TIMED = {
+    "decoding_time.json",
+    "compiled.json",
+    "timing.json",
+    "single_stream.json",
+    "training.json",
+    "curves.csv",
+}
 # How glibc, LLVM and torch say, as they abort, that memory lacks, and how Pillow does.
 OF_LIBRARIES = (
     *("cannot allocate memory for thread-local data: ABORT", "LLVM ERROR: Unable to allocate"),

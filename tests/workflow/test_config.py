@@ -401,3 +401,49 @@ def test_bombs_are_one_line_and_soon(name):
         completed(BOMBS[name])
     assert time.monotonic() - start < 5
     assert "\n" not in str(error.value) and len(str(error.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("run: {decoders: [nope]}", "run.decoders: 'nope' is not defined; defined are: greedy"),
+        ("decoders: {b: {kind: best}}", "decoders.b.kind: 'best': must be 'greedy' or 'beam'"),
+        (
+            "{decoders: {b: {kind: beam, options: {lm_path: x}}}, run: {decoders: [b]}}",
+            "decoders.b: decoder beam: lm_path: name the file as an entry of language_models",
+        ),
+        (
+            "{decoders: {b: {kind: greedy, language_model: embedded-char6}}, run: {decoders: [b]}}",
+            "decoders.b: greedy uses no language model",
+        ),
+        (
+            "{decoders: {b: {kind: beam, language_model: x}}, run: {decoders: [b]}}",
+            "decoders.b.language_model: 'x' is not defined",
+        ),
+        (
+            "{language_models: {m: {}}, decoders: {b: {kind: beam, language_model: m}}, "
+            "run: {decoders: [b]}}",
+            "language_models.m: needs either texts or arpa",
+        ),
+        (
+            "{language_models: {m: {texts: [no such file]}}, "
+            "decoders: {b: {kind: beam, language_model: m}}, run: {decoders: [b]}}",
+            "language_models.m.texts: no such file: no such file or folder",
+        ),
+        (
+            "{decoders: {b: {kind: beam, tuning: results/tuning/b.json}}, run: {decoders: [b]}}",
+            "decoders.b.tuning: results/tuning/b.json: no such file or folder; tune first",
+        ),
+        ("decoders: {compiled: {kind: greedy}}", "decoders.compiled: this name is reserved"),
+        ("tune: {decoder: x}", "tune.decoder: 'x' is not defined"),
+        ("tune: {decoder: greedy, dataset: an4}", "tune.dataset: 'an4': its split is test; tune"),
+        (
+            "tune: {decoder: beam-char6, dataset: an4-val, grid: {alphas: [1]}}",
+            "tune.grid: decoder beam has no option 'alphas'",
+        ),
+    ],
+)
+def test_decoders_that_cannot_be_are_refused(text, words):
+    with pytest.raises(UserError) as error:
+        completed(yaml.safe_load(text))
+    assert str(error.value).startswith(f"config: {words}")

@@ -26,7 +26,7 @@ all: $(VENV)/.installed
 	@echo "The report is $(CURDIR)/results/report.html, with the table beside it as table.tsv and table.md."
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -n 4 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 4 --dist loadgroup --no-loadscope-reorder --max-worker-restart 0
 
 faults: $(VENV)/.installed
 	FAULTS=1 $(BIN)/python -m pytest -v tests/faults

@@ -168,11 +168,17 @@ def words_of(index, synthesized):
     return name, [Word(w.text, *(value + shift for value in w[1:])) for w in words]
 
 
+def apart(indices):
+    """What `synthesize` gives of utterances by number, each in a new process: what ran before in a
+    process (another utterance, or who draws from the C library's rand) changes single samples.
+    """
+    with multiprocessing.get_context("spawn").Pool(2, maxtasksperchild=1) as pool:
+        return pool.map(synthesize, map(line_of, indices), chunksize=1)
+
+
 def lines_of(indices):
-    """The lines of the file for utterances by number. Each is spoken in a process of its own."""
-    with multiprocessing.get_context("fork").Pool(2, maxtasksperchild=1) as pool:
-        spoken_lines = pool.map(synthesize, map(line_of, indices), chunksize=1)
-    found = [words_of(*pair) for pair in zip(indices, spoken_lines)]
+    """The lines of the file for utterances by number."""
+    found = [words_of(*pair) for pair in zip(indices, apart(indices))]
     return [
         f"{name} 1 {w.start:.3f} {w.end - w.start:.3f} {w.text}\n" for name, ws in found for w in ws
     ]

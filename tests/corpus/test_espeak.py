@@ -157,7 +157,7 @@ def test_the_samples_word_times_are_espeaks(program, monkeypatch):
         texts = [row["transcript"] for row in csv.DictReader(file, delimiter="\t")]
     assert [line.split()[4] for line in tracked] == " ".join(texts).split()
     # Another take is refused, not timed.
-    samples, rate, events = make_times.synthesize(make_sample.line_of(13))
+    ((samples, rate, events),) = make_times.apart([13])
     samples[len(samples) // 2] ^= 64
     with pytest.raises(SystemExit, match="speaks it differently"):
         make_times.words_of(13, (samples, rate, events))

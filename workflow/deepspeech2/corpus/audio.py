@@ -103,6 +103,38 @@ def read(path: str | Path) -> Audio:
     return Audio(found.samples, [*found.notes, *stream.notes])
 
 
+def blocks(path: str | Path) -> Iterator[np.ndarray]:
+    """A recording of any length, block by block: (n,) float32 at 16 kHz, silence included.
+
+    They are the samples that `read` gives. Raises `UserError` for what is no sound.
+    """
+    convert, count = None, 0
+    with _decoding(path) as stream:
+        if stream.rate != SAMPLE_RATE:
+            import soxr
+
+            convert = soxr.ResampleStream(
+                stream.rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ"
+            )
+        for block in stream.blocks:
+            count += len(block)
+            samples = _mono(block)
+            level = np.abs(samples).max(initial=0)
+            if not level <= LOUD:
+                raise UserError(f"{path}: samples that are NaN or far above full scale; replace it")
+            yield convert.resample_chunk(samples) if convert else samples
+    if not count:
+        raise UserError(f"{path}: holds no audio samples; remove it")
+    if convert:
+        yield convert.resample_chunk(np.zeros(0, np.float32), last=True)
+
+
+def _mono(samples: np.ndarray) -> np.ndarray:
+    """The mean of the channels of samples (n, channels): (n,) float32."""
+    values = to_float(samples)
+    return values[:, 0] if values.shape[1] == 1 else values.mean(axis=1, dtype=np.float32)
+
+
 def read_segments(
     path: str | Path, segments: Sequence[tuple[float, float | None, int | None]]
 ) -> Iterator[Audio | UserError]:

@@ -1,0 +1,226 @@
+"""Transcribe recordings of any length: text, JSON, subtitles (SRT, VTT) or CTM.
+
+A recording is any file that corpora may have (WAV, FLAC, Ogg, MP3 ...), at any rate; a folder
+stands for all of them in it, and - for one on standard input. Each is written as soon as it is
+done, text and CTM as soon as a piece of it is. A recording that cannot be read is named, the others
+are transcribed, and the exit status is 1.
+
+With --stream, sound is transcribed as it comes: from standard input, which is raw PCM (16 bits,
+little endian, 16 kHz, one channel), as a microphone's program writes it, or from a file. This needs
+a model whose recurrent layers have one direction. Its spectrogram is normalised by the mean and
+deviation of what was heard so far, not of the whole utterance as in the workflow's tables, so
+figures differ from theirs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import sys
+import tempfile
+from argparse import ArgumentTypeError
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from deepspeech2 import cli
+from deepspeech2.cli import Arguments, UserError, log, printable
+from deepspeech2.corpus import audio
+from deepspeech2.files import replacing
+from deepspeech2.scoring import decoders, language_model
+from deepspeech2.transcribe import engine as engines
+from deepspeech2.transcribe.formats import FORMATS, Text
+from deepspeech2.transcribe.recognise import segments
+
+STANDARD = "-"
+
+
+class Recording(NamedTuple):
+    """A file or STANDARD, its name for people, and where below --output its text belongs."""
+
+    path: str
+    name: str
+    place: Path
+
+
+def recordings(arguments: Iterable[str]) -> list[Recording]:
+    """The recordings that files, folders and - stand for, each once."""
+    found: list[Recording] = []
+    for argument in arguments:
+        if argument == STANDARD:
+            found.append(Recording(STANDARD, "standard input", Path("stdin")))
+        elif os.path.isdir(argument):
+            inside = list(_inside(argument))
+            if not inside:
+                raise UserError(
+                    f"{argument}: no recordings in this folder ({', '.join(audio.SUFFIXES)})"
+                )
+            found += inside
+        else:
+            found.append(Recording(argument, argument, Path(os.path.basename(argument))))
+    return list({recording.path: recording for recording in found}.values())
+
+
+def _inside(folder: str) -> Iterator[Recording]:
+    """The recordings in a folder; links to other folders are not followed."""
+
+    def refuse(error: OSError) -> None:
+        raise UserError(f"{error.filename}: {error.strerror}")
+
+    for place, folders, names in os.walk(folder, onerror=refuse):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            if name.lower().endswith(audio.SUFFIXES) and not name.startswith("."):
+                path = os.path.join(place, name)
+                yield Recording(path, path, Path(os.path.relpath(path, folder)))
+
+
+def outputs(found: list[Recording], output: Path | None, kind: type[Text]) -> list[Path | None]:
+    """The file for each recording's transcript, None for standard output."""
+    if output is None:
+        if kind.single and len(found) > 1:
+            raise UserError("subtitles of several recordings need --output with a folder for them")
+        return [None] * len(found)
+    if len(found) == 1 and not output.is_dir():
+        places = [output]
+    else:
+        places = [output / recording.place.with_suffix(kind.suffix) for recording in found]
+    taken: dict[Path, str] = {}
+    for recording, place in zip(found, places):
+        other = taken.setdefault(place, recording.name)
+        if other != recording.name:
+            raise UserError(f"{other} and {recording.name} would both be written to {place}")
+        if any(r.path != STANDARD and _is_same(place, r.path) for r in found):
+            raise UserError(f"--output {place}: is one of the recordings; name another")
+    return list(places)
+
+
+def _is_same(one: Path, other: str) -> bool:
+    return os.path.exists(one) and os.path.exists(other) and os.path.samefile(one, other)
+
+
+@contextlib.contextmanager
+def blocks(recording: Recording) -> Iterator[Iterator[np.ndarray]]:
+    """A recording's sound as `corpus.audio.blocks` has it. Standard input becomes a file first."""
+    if recording.path != STANDARD:
+        yield audio.blocks(recording.path)
+        return
+    require_piped()
+    with tempfile.NamedTemporaryFile(prefix="deepspeech2-") as file:
+        shutil.copyfileobj(sys.stdin.buffer, file)
+        file.flush()
+        try:
+            yield audio.blocks(file.name)
+        except UserError as error:
+            said = str(error).replace(file.name, "standard input")
+            raise UserError(f"{said} (raw PCM needs --stream)") from None
+
+
+def require_piped() -> None:
+    """Refuse to wait for sound that somebody would have to type."""
+    if sys.stdin is None or sys.stdin.isatty():
+        raise UserError("-: standard input is a terminal; pipe a recording into it")
+
+
+@contextlib.contextmanager
+def writing(place: Path | None) -> Iterator:
+    """What writes to a file, which is whole or not there, or to standard output at once."""
+    if place is None:
+        yield lambda text: print(text, end="", flush=True)
+        return
+    with replacing(place) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        yield file.write
+
+
+def transcribe(recording: Recording, place: Path | None, several: bool, kind, network, decoder):
+    """Write one recording's transcript."""
+    done = 0
+
+    def counted(source: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+        nonlocal done
+        for block in source:
+            done += len(block)
+            yield block
+
+    shown = place is not None or not sys.stdout.isatty()
+    bar = cli.progress(None, None, printable(recording.name), "s") if shown else None
+    with blocks(recording) as source, writing(place) as write, bar or contextlib.nullcontext():
+        writer = kind(write, recording.name, several)
+        silent = True
+        for seconds, segment in segments(counted(source), network, decoder):
+            if segment:
+                silent = False
+                writer.segment(segment)
+            if bar:
+                bar.update(round(seconds - bar.n))
+        writer.close(done / audio.SAMPLE_RATE)
+    if silent:
+        log.warning("%s: no speech was found", recording.name)
+
+
+def main(
+    *,
+    files: Arguments,
+    model: str = "embedded",
+    engine: str = "native-int8",
+    decoder: decoders.Settings = decoders.Settings("greedy", {}),  # noqa: B008  never changed
+    language_model_index: Path | None = None,
+    format: Literal[tuple(FORMATS)] = "text",
+    output: Path | None = None,
+    stream: bool = False,
+) -> None:
+    """Command line.
+
+    files: recordings, folders of them, or - for standard input
+    model: a model of config.yaml, or the path of a checkpoint
+    engine: an engine of config.yaml, a backend's name, or JSON like an engine's entry
+    decoder: how posteriors become text: greedy, beam, or JSON with kind and options
+    language_model_index: index (JSON) of a language model for the beam search
+    format: what to write
+    output: file to write, or folder for the transcripts of several; else standard output
+    stream: transcribe sound as it comes
+    """
+    if not any(isinstance(handler, logging.FileHandler) for handler in log.handlers):
+        log.setLevel(logging.WARNING)
+    for file in (sys.stdout, sys.stderr):
+        file.reconfigure(encoding="utf-8", errors="backslashreplace")
+    found = recordings(files)
+    places = outputs(found, output, FORMATS[format])
+    lm, _ = language_model.read(language_model_index)
+    try:
+        chosen = engines.engine_of(engine)
+    except ArgumentTypeError as error:
+        raise UserError(f"--engine {engine}: {error}") from None
+    failed = 0
+    with engines.ready(engines.checkpoint_of(model), chosen) as folder:
+        network = engines.Network(chosen, folder)
+        decoding = decoders.create(decoder, network.labels, lm)
+        for recording, place in zip(found, places):
+            try:
+                several = len(found) > 1
+                transcribe(recording, place, several, FORMATS[format], network, decoding)
+            except (UserError, OSError) as error:
+                if len(found) == 1 or isinstance(error, BrokenPipeError):
+                    raise
+                failed += 1
+                where = f"{recording.name}: " if isinstance(error, OSError) else ""
+                print(printable(f"error: {where}{error}"), file=sys.stderr)
+        network.close()
+    if failed:
+        raise UserError(f"{failed} of {len(found)} recordings could not be transcribed; see above")
+
+
+def run() -> None:
+    """Run `main` as a program. A reader that goes away, as head does, ends it without a word."""
+    try:
+        cli.run(main)
+    except BrokenPipeError:
+        pass
+
+
+if __name__ == "__main__":
+    cli.run(main)

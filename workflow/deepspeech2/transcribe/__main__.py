@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
+import soundfile
 
 from deepspeech2 import cli
 from deepspeech2.cli import Arguments, UserError, log, printable
@@ -120,6 +121,14 @@ def blocks(recording: Recording) -> Iterator[Iterator[np.ndarray]]:
             raise UserError(f"{said} (raw PCM needs --stream)") from None
 
 
+def hinted_seconds(path: str) -> int | None:
+    """How long a recording is by its header, for the progress bar."""
+    with contextlib.suppress(RuntimeError):
+        seconds = soundfile.info(path).duration if os.path.isfile(path) else audio.MAX_TIME
+        return round(seconds) if seconds < audio.MAX_TIME else None
+    return None
+
+
 def require_piped() -> None:
     """Refuse to wait for sound that somebody would have to type."""
     if sys.stdin is None or sys.stdin.isatty():
@@ -147,16 +156,16 @@ def transcribe(recording: Recording, place: Path | None, several: bool, kind, ne
             yield block
 
     shown = place is not None or not sys.stdout.isatty()
-    bar = cli.progress(None, None, printable(recording.name), "s") if shown else None
-    with blocks(recording) as source, writing(place) as write, bar or contextlib.nullcontext():
+    bar = cli.progress(None, hinted_seconds(recording.path), printable(recording.name), "s")
+    bar.disable |= not shown
+    with blocks(recording) as source, writing(place) as write, bar:
         writer = kind(write, recording.name, several)
         silent = True
         for seconds, segment in segments(counted(source), network, decoder):
             if segment:
                 silent = False
                 writer.segment(segment)
-            if bar:
-                bar.update(round(seconds - bar.n))
+            bar.update(round(seconds) - bar.n)
         writer.close(done / audio.SAMPLE_RATE)
     if silent:
         log.warning("%s: no speech was found", recording.name)

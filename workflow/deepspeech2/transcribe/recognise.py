@@ -17,7 +17,7 @@ from deepspeech2.transcribe.engine import Network
 from deepspeech2.transcribe.segments import Piece, pieces
 
 # Pieces that wait until they are computed, which sorts them by length: so many, or so long (s).
-WAITING, WAITING_SECONDS = 64, 300
+WAITING, WAITING_SECONDS = 32, 150
 
 
 class Segment(NamedTuple):

@@ -17,16 +17,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import shutil
 import sys
-import tempfile
 from argparse import ArgumentTypeError
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
-import soundfile
 
 from deepspeech2 import cli
 from deepspeech2.cli import Arguments, UserError, log, printable
@@ -35,49 +32,14 @@ from deepspeech2.files import replacing
 from deepspeech2.scoring import decoders, language_model
 from deepspeech2.transcribe import engine as engines
 from deepspeech2.transcribe.formats import FORMATS, Text
+from deepspeech2.transcribe.inputs import (
+    STANDARD,
+    Recording,
+    blocks,
+    hinted_seconds,
+    recordings,
+)
 from deepspeech2.transcribe.recognise import segments
-
-STANDARD = "-"
-
-
-class Recording(NamedTuple):
-    """A file or STANDARD, its name for people, and where below --output its text belongs."""
-
-    path: str
-    name: str
-    place: Path
-
-
-def recordings(arguments: Iterable[str]) -> list[Recording]:
-    """The recordings that files, folders and - stand for, each once."""
-    found: list[Recording] = []
-    for argument in arguments:
-        if argument == STANDARD:
-            found.append(Recording(STANDARD, "standard input", Path("stdin")))
-        elif os.path.isdir(argument):
-            inside = list(_inside(argument))
-            if not inside:
-                raise UserError(
-                    f"{argument}: no recordings in this folder ({', '.join(audio.SUFFIXES)})"
-                )
-            found += inside
-        else:
-            found.append(Recording(argument, argument, Path(os.path.basename(argument))))
-    return list({recording.path: recording for recording in found}.values())
-
-
-def _inside(folder: str) -> Iterator[Recording]:
-    """The recordings in a folder; links to other folders are not followed."""
-
-    def refuse(error: OSError) -> None:
-        raise UserError(f"{error.filename}: {error.strerror}")
-
-    for place, folders, names in os.walk(folder, onerror=refuse):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            if name.lower().endswith(audio.SUFFIXES) and not name.startswith("."):
-                path = os.path.join(place, name)
-                yield Recording(path, path, Path(os.path.relpath(path, folder)))
 
 
 def outputs(found: list[Recording], output: Path | None, kind: type[Text]) -> list[Path | None]:
@@ -105,37 +67,6 @@ def _is_same(one: Path, other: str) -> bool:
 
 
 @contextlib.contextmanager
-def blocks(recording: Recording) -> Iterator[Iterator[np.ndarray]]:
-    """A recording's sound as `corpus.audio.blocks` has it. Standard input becomes a file first."""
-    if recording.path != STANDARD:
-        yield audio.blocks(recording.path)
-        return
-    require_piped()
-    with tempfile.NamedTemporaryFile(prefix="deepspeech2-") as file:
-        shutil.copyfileobj(sys.stdin.buffer, file)
-        file.flush()
-        try:
-            yield audio.blocks(file.name)
-        except UserError as error:
-            said = str(error).replace(file.name, "standard input")
-            raise UserError(f"{said} (raw PCM needs --stream)") from None
-
-
-def hinted_seconds(path: str) -> int | None:
-    """How long a recording is by its header, for the progress bar."""
-    with contextlib.suppress(RuntimeError):
-        seconds = soundfile.info(path).duration if os.path.isfile(path) else audio.MAX_TIME
-        return round(seconds) if seconds < audio.MAX_TIME else None
-    return None
-
-
-def require_piped() -> None:
-    """Refuse to wait for sound that somebody would have to type."""
-    if sys.stdin is None or sys.stdin.isatty():
-        raise UserError("-: standard input is a terminal; pipe a recording into it")
-
-
-@contextlib.contextmanager
 def writing(place: Path | None) -> Iterator:
     """What writes to a file, which is whole or not there, or to standard output at once."""
     if place is None:
@@ -143,6 +74,16 @@ def writing(place: Path | None) -> Iterator:
         return
     with replacing(place) as temporary, open(temporary, "w", encoding="utf-8") as file:
         yield file.write
+
+
+@contextlib.contextmanager
+def until_nobody_reads() -> Iterator[None]:
+    """End without a word where standard output's reader does, as head."""
+    try:
+        yield
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left goes there
+        sys.exit(1)
 
 
 def transcribe(recording: Recording, place: Path | None, several: bool, kind, network, decoder):
@@ -199,13 +140,24 @@ def main(
         file.reconfigure(encoding="utf-8", errors="backslashreplace")
     found = recordings(files)
     places = outputs(found, output, FORMATS[format])
+    entry = engines.checkpoint_of(model)
+    if stream:
+        if len(found) > 1 or format not in ("text", "ctm") or output:
+            raise UserError("--stream: takes one recording, and writes text or ctm as it comes")
+        if decoder.kind != "greedy" or language_model_index:
+            raise UserError("--stream: decodes greedily, without a language model")
+        from deepspeech2.transcribe import live  # imports torch, which takes a second
+
+        with engines.ready(entry, None) as folder, until_nobody_reads():
+            live.run(found[0], folder, format)
+        return
     lm, _ = language_model.read(language_model_index)
     try:
         chosen = engines.engine_of(engine)
     except ArgumentTypeError as error:
         raise UserError(f"--engine {engine}: {error}") from None
     failed = 0
-    with engines.ready(engines.checkpoint_of(model), chosen) as folder:
+    with engines.ready(entry, chosen) as folder, until_nobody_reads():
         network = engines.Network(chosen, folder)
         decoding = decoders.create(decoder, network.labels, lm)
         for recording, place in zip(found, places):
@@ -221,14 +173,6 @@ def main(
         network.close()
     if failed:
         raise UserError(f"{failed} of {len(found)} recordings could not be transcribed; see above")
-
-
-def run() -> None:
-    """Run `main` as a program. A reader that goes away, as head does, ends it without a word."""
-    try:
-        cli.run(main)
-    except BrokenPipeError:
-        pass
 
 
 if __name__ == "__main__":

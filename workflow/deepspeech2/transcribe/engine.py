@@ -115,13 +115,13 @@ def _config() -> Config:
 
 
 @contextlib.contextmanager
-def ready(model: Checkpoint, engine: Engine) -> Iterator[Path]:
-    """A folder with a model's weights and description, and its artefact for an engine."""
-    backend = engines.create(engine)
-    finding = backend.examine(engine.device)
-    if finding.missing:
+def ready(model: Checkpoint, engine: Engine | None) -> Iterator[Path]:
+    """A folder with a model's weights and description, and its artefact for an engine, if any."""
+    backend = engines.create(engine) if engine else None
+    finding = backend.examine(engine.device) if backend else None
+    if finding and finding.missing:
         raise UserError(f"--engine: {finding.missing[0]}")
-    kind = json.dumps([model.model_dump(), os.getcwd(), engine.text()], sort_keys=True)
+    kind = json.dumps([model.model_dump(), os.getcwd(), engine and engine.text()], sort_keys=True)
     name = hashlib.sha256(kind.encode()).hexdigest()[:16]
     with contextlib.ExitStack() as stack:
         place = cache()
@@ -133,7 +133,7 @@ def ready(model: Checkpoint, engine: Engine) -> Iterator[Path]:
         state = {
             "sources": files.Fingerprints(place / "fingerprints.json").of(sources),
             "code": _code(),
-            "found": finding.found,
+            "found": finding and finding.found,
         }
         folder = place / name
         if not _is_valid(folder, state):
@@ -178,7 +178,7 @@ def _code() -> str:
     return total.hexdigest()
 
 
-def _make(model: Checkpoint, backend: engines.Backend, folder: Path) -> None:
+def _make(model: Checkpoint, backend: engines.Backend | None, folder: Path) -> None:
     """What the workflow's rules do between a checkpoint and an engine's artefact."""
     from deepspeech2.model import convert
 
@@ -198,6 +198,8 @@ def _make(model: Checkpoint, backend: engines.Backend, folder: Path) -> None:
         folder / WEIGHTS,
         folder / MODEL,
     )
+    if backend is None:
+        return
     about = files.read_sealed(folder / MODEL)
     spectrogram, architecture = about["spectrogram"], Architecture(**about["architecture"])
     source, export = folder / WEIGHTS, backend.engine.export

@@ -29,7 +29,8 @@ from deepspeech2 import cli
 from deepspeech2.cli import Arguments, UserError, log, printable
 from deepspeech2.corpus import audio
 from deepspeech2.files import replacing
-from deepspeech2.scoring import decoders, language_model
+from deepspeech2.scoring import decoders
+from deepspeech2.scoring import language_model as language_models
 from deepspeech2.transcribe import engine as engines
 from deepspeech2.transcribe.formats import FORMATS, Text
 from deepspeech2.transcribe.inputs import (
@@ -59,6 +60,8 @@ def outputs(found: list[Recording], output: Path | None, kind: type[Text]) -> li
             raise UserError(f"{other} and {recording.name} would both be written to {place}")
         if any(r.path != STANDARD and _is_same(place, r.path) for r in found):
             raise UserError(f"--output {place}: is one of the recordings; name another")
+        if place.exists() and not place.is_file():
+            raise UserError(f"--output {place}: not a file; name another")
     return list(places)
 
 
@@ -118,7 +121,7 @@ def main(
     model: str = "embedded",
     engine: str = "native-int8",
     decoder: decoders.Settings = decoders.Settings("greedy", {}),  # noqa: B008  never changed
-    language_model_index: Path | None = None,
+    language_model: Path | None = None,
     format: Literal[tuple(FORMATS)] = "text",
     output: Path | None = None,
     stream: bool = False,
@@ -129,7 +132,7 @@ def main(
     model: a model of config.yaml, or the path of a checkpoint
     engine: an engine of config.yaml, a backend's name, or JSON like an engine's entry
     decoder: how posteriors become text: greedy, beam, or JSON with kind and options
-    language_model_index: index (JSON) of a language model for the beam search
+    language_model: index (JSON) of a language model for the beam search
     format: what to write
     output: file to write, or folder for the transcripts of several; else standard output
     stream: transcribe sound as it comes
@@ -144,14 +147,14 @@ def main(
     if stream:
         if len(found) > 1 or format not in ("text", "ctm") or output:
             raise UserError("--stream: takes one recording, and writes text or ctm as it comes")
-        if decoder.kind != "greedy" or language_model_index:
+        if decoder.kind != "greedy" or language_model:
             raise UserError("--stream: decodes greedily, without a language model")
         from deepspeech2.transcribe import live  # imports torch, which takes a second
 
         with engines.ready(entry, None) as folder, until_nobody_reads():
             live.run(found[0], folder, format)
         return
-    lm, _ = language_model.read(language_model_index)
+    lm, _ = language_models.read(language_model)
     try:
         chosen = engines.engine_of(engine)
     except ArgumentTypeError as error:
@@ -162,8 +165,8 @@ def main(
         decoding = decoders.create(decoder, network.labels, lm)
         for recording, place in zip(found, places):
             try:
-                several = len(found) > 1
-                transcribe(recording, place, several, FORMATS[format], network, decoding)
+                kind = FORMATS[format]
+                transcribe(recording, place, len(found) > 1, kind, network, decoding)
             except (UserError, OSError) as error:
                 if len(found) == 1 or isinstance(error, BrokenPipeError):
                     raise

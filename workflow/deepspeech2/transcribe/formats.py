@@ -67,13 +67,17 @@ class Json(Text):
 
 
 class Ctm(Text):
-    """A word is a line: recording, channel 1, start (s), duration (s), word, confidence."""
+    """A word is a line: recording, channel 1, start (s), duration (s), word, confidence.
+
+    The recording is called by its name without suffix, or by its path where there are several.
+    """
 
     suffix = ".ctm"
 
     def __init__(self, write, name, several):
         super().__init__(write, name, several)
-        self.name = re.sub(r"\s", "_", printable(PurePath(name).stem)) or "_"
+        path = PurePath(name).with_suffix("") if several else PurePath(name).stem
+        self.name = re.sub(r"\s", "_", printable(str(path)))
 
     def segment(self, segment: Segment) -> None:
         self.write(

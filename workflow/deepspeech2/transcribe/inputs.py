@@ -79,7 +79,7 @@ def blocks(recording: Recording) -> Iterator[Iterator[np.ndarray]]:
 
 def hinted_seconds(path: str) -> int | None:
     """How long a recording is by its header, for the progress bar."""
-    with contextlib.suppress(RuntimeError):
+    with contextlib.suppress(RuntimeError, ValueError):  # a name that is not UTF-8
         seconds = soundfile.info(path).duration if os.path.isfile(path) else audio.MAX_TIME
         return round(seconds) if seconds < audio.MAX_TIME else None
     return None

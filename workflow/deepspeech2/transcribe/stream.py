@@ -204,7 +204,7 @@ def _final(decoded: decoders.Decoded, frames: int, frame: float) -> int:
     These end with a space, or lie LAST seconds back and nothing came since.
     """
     ends = decoded.ends
-    if len(ends) and ends[-1] + LAST / frame <= frames or frames * frame > LONGEST:
+    if (len(ends) and ends[-1] + LAST / frame <= frames) or frames * frame > LONGEST:
         return len(ends)
     spaces = [n for n, letter in enumerate(decoded.text) if letter.isspace() and ends[n] < frames]
     return spaces[-1] + 1 if spaces else 0

@@ -49,7 +49,7 @@ def outputs(found: list[Recording], output: Path | None, kind: type[Text]) -> li
         if kind.single and len(found) > 1:
             raise UserError("subtitles of several recordings need --output with a folder for them")
         return [None] * len(found)
-    if len(found) == 1 and not output.is_dir():
+    if not (len(found) > 1 or found[0].in_folder or output.is_dir()):
         places = [output]
     else:
         places = [output / recording.place.with_suffix(kind.suffix) for recording in found]

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import stat
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -137,7 +138,8 @@ def ready(model: Checkpoint, engine: Engine | None) -> Iterator[Path]:
         }
         folder = place / name
         if not _is_valid(folder, state):
-            log.warning("preparing the model for this engine; the next start is faster")
+            if sys.stderr.isatty():
+                log.warning("preparing the model for this engine; the next start is faster")
             with files.replacing_folder(folder) as making:
                 _make(model, backend, making)
                 made = sorted(path for path in making.rglob("*") if path.is_file())

@@ -26,6 +26,7 @@ class Recording(NamedTuple):
     path: str
     name: str
     place: Path
+    in_folder: bool = False
 
 
 def recordings(arguments: Iterable[str]) -> list[Recording]:
@@ -57,7 +58,7 @@ def _inside(folder: str) -> Iterator[Recording]:
         for name in sorted(names):
             if name.lower().endswith(audio.SUFFIXES) and not name.startswith("."):
                 path = os.path.join(place, name)
-                yield Recording(path, path, Path(os.path.relpath(path, folder)))
+                yield Recording(path, path, Path(os.path.relpath(path, folder)), True)
 
 
 @contextlib.contextmanager

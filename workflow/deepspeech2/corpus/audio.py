@@ -310,7 +310,7 @@ def _open(path: str, stack: contextlib.ExitStack) -> _Stream:
     if form:
         return _ffmpeg(path, form, stack)
     try:
-        source: Any = _riff(path)
+        source: Any = stack.enter_context(_riff(path) or contextlib.nullcontext())
         if start.startswith(containers.FLAC):
             source = stack.enter_context(containers.Unsized(path))
         file = stack.enter_context(_Forward(path if source is None else source))
@@ -360,8 +360,8 @@ def _blocks(path: str, file: Any, dtype: str, promised: int, notes: list[str]) -
         raise UserError(f"{path}: more sound than its header says; encode it again")
 
 
-def _riff(path: str) -> io.BytesIO | None:
-    """What libsndfile should read in place of a WAV: its MP3 data, or a copy with a right length.
+def _riff(path: str) -> io.BytesIO | containers.Patched | None:
+    """What libsndfile should read in place of a WAV: its MP3 data, or it with a right length.
 
     None where it can read the file itself.
     """
@@ -391,7 +391,7 @@ def _riff(path: str) -> io.BytesIO | None:
             file.seek(0)
             head = file.read(start - 4)
             lengths = ((start + left - 8).to_bytes(4, "little"), left.to_bytes(4, "little"))
-            return io.BytesIO(head[:4] + lengths[0] + head[8:] + lengths[1] + file.read()[4:])
+            return containers.Patched(path, head[:4] + lengths[0] + head[8:] + lengths[1])
     return None
 
 

@@ -135,6 +135,20 @@ def test_words_are_said_when_they_are_at_their_end(size):
         assert late[-2] == pytest.approx(1.1, abs=0.2)  # STOP, behind which nothing comes
 
 
+def test_nothing_waits_for_what_comes_later():
+    text, asked = "GO_ON_ _" * 10, []
+
+    def microphone():
+        for number in range(8):
+            asked.append(number)
+            yield np.zeros(3200, "f4")
+
+    heard = streams.transcribe(microphone(), Spelled(text), LABELS)
+    for number in range(8):
+        next(heard)
+        assert asked[-1] == number
+
+
 def test_the_command(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     path = ROOT / "resources/sample/audio/sample-002.flac"

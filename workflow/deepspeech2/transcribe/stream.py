@@ -11,6 +11,7 @@ seconds.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
@@ -178,7 +179,7 @@ def transcribe(
     frame = times.seconds_per_frame(stream.features.settings.window_stride)
     waiting, before = stream.none(), 0  # posteriors, and how many there were before them
     heard = 0.0
-    for portion in (*portions, None):
+    for portion in itertools.chain(portions, [None]):
         came, last = time.perf_counter(), portion is None
         heard += 0 if last else len(portion) / SAMPLE_RATE
         for posteriors in stream.close() if last else stream.feed(portion):

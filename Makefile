@@ -1,5 +1,7 @@
 # make        set up .venv, run the default pipeline, print the table
 # make test   run all tests
+# make transcribe FILES="a.wav b.mp3"   what is said in recordings of any length (docs/transcribe.md)
+#             OPTIONS="--format srt": as the document has them
 # make bench  how fast is it, against the reference, the guide and this machine's limit?
 #             ARCHIVE=PATH: AN4 from a file; BENCH="--rounds 5": options of benchmarks/bench.py
 # make bench-growth   time and memory for ten and a hundred times as many utterances (ENGINE=NAME)
@@ -17,7 +19,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet
 
-.PHONY: all test faults fuzz test-ascend test-aarch64 bench bench-growth bench-inputs clean
+.PHONY: all test faults fuzz test-ascend test-aarch64 transcribe bench bench-growth \
+	bench-inputs clean
 
 all: $(VENV)/.installed
 	$(BIN)/snakemake
@@ -41,6 +44,9 @@ test-ascend: $(VENV)/.installed
 
 test-aarch64: $(VENV)/.installed
 	TEST_AARCH64=1 $(BIN)/python -m pytest -v tests/engines/test_on_aarch64.py
+
+transcribe: $(VENV)/.installed
+	@PYTHONPATH=workflow $(BIN)/python -m deepspeech2.transcribe $(OPTIONS) $(FILES)
 
 bench: bench-inputs
 	$(BIN)/python benchmarks/bench.py $(BENCH)

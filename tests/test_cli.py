@@ -112,7 +112,7 @@ def test_help_has_every_option(capsys):
 def test_help_teaches(name):
     result = run_stage(name, "--help")
     assert result.returncode == 0
-    assert f"python -m deepspeech2.{name}" in result.stdout
+    assert f"python -m deepspeech2.{name.removesuffix('.__main__')}" in result.stdout
     text = result.stdout.split("\n\n", 1)[1]
     assert len(text) > 200 and "--log" in text
 

@@ -71,6 +71,10 @@ class Cores(int):
         return min(int(text), CORES)
 
 
+class Arguments(list):
+    """Texts that stand on the command line without an option's name, one or more."""
+
+
 class Settings(dict):
     """A JSON object, given as text."""
 
@@ -98,7 +102,7 @@ def parser_of(main: Callable[..., None]) -> argparse.ArgumentParser:
     module = sys.modules[main.__module__]
     spec = getattr(module, "__spec__", None)
     parser = _Parser(
-        prog=f"python -m {spec.name}" if spec else None,
+        prog=f"python -m {spec.name.removesuffix('.__main__')}" if spec else None,
         description=module.__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -120,7 +124,9 @@ def _add_option(parser, name: str, parameter: inspect.Parameter, text: str, scop
         shown = " ".join(map(str, default)) if isinstance(default, (list, tuple)) else default
         text += "" if default in (None, False, "") else f" (default: {shown})"
     origin = get_origin(kind)
-    if kind is bool:
+    if kind is Arguments:
+        parser.add_argument(name, nargs="+", metavar=name.rstrip("s").upper(), help=text)
+    elif kind is bool:
         parser.add_argument(flag, action="store_true", help=text)
     elif origin in (list, dict):
         item, form = get_args(kind)[-1], "NAME=" if origin is dict else ""

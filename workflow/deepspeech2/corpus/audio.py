@@ -103,6 +103,38 @@ def read(path: str | Path) -> Audio:
     return Audio(found.samples, [*found.notes, *stream.notes])
 
 
+def blocks(path: str | Path) -> Iterator[np.ndarray]:
+    """A recording of any length, block by block: (n,) float32 at 16 kHz, silence included.
+
+    They are the samples that `read` gives. Raises `UserError` for what is no sound.
+    """
+    convert, count = None, 0
+    with _decoding(path) as stream:
+        if stream.rate != SAMPLE_RATE:
+            import soxr
+
+            convert = soxr.ResampleStream(
+                stream.rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ"
+            )
+        for block in stream.blocks:
+            count += len(block)
+            samples = _mono(block)
+            level = np.abs(samples).max(initial=0)
+            if not level <= LOUD:
+                raise UserError(f"{path}: samples that are NaN or far above full scale; replace it")
+            yield convert.resample_chunk(samples) if convert else samples
+    if not count:
+        raise UserError(f"{path}: holds no audio samples; remove it")
+    if convert:
+        yield convert.resample_chunk(np.zeros(0, np.float32), last=True)
+
+
+def _mono(samples: np.ndarray) -> np.ndarray:
+    """The mean of the channels of samples (n, channels): (n,) float32."""
+    values = to_float(samples)
+    return values[:, 0] if values.shape[1] == 1 else values.mean(axis=1, dtype=np.float32)
+
+
 def read_segments(
     path: str | Path, segments: Sequence[tuple[float, float | None, int | None]]
 ) -> Iterator[Audio | UserError]:
@@ -278,7 +310,7 @@ def _open(path: str, stack: contextlib.ExitStack) -> _Stream:
     if form:
         return _ffmpeg(path, form, stack)
     try:
-        source: Any = _riff(path)
+        source: Any = stack.enter_context(_riff(path) or contextlib.nullcontext())
         if start.startswith(containers.FLAC):
             source = stack.enter_context(containers.Unsized(path))
         file = stack.enter_context(_Forward(path if source is None else source))
@@ -328,8 +360,8 @@ def _blocks(path: str, file: Any, dtype: str, promised: int, notes: list[str]) -
         raise UserError(f"{path}: more sound than its header says; encode it again")
 
 
-def _riff(path: str) -> io.BytesIO | None:
-    """What libsndfile should read in place of a WAV: its MP3 data, or a copy with a right length.
+def _riff(path: str) -> io.BytesIO | containers.Patched | None:
+    """What libsndfile should read in place of a WAV: its MP3 data, or it with a right length.
 
     None where it can read the file itself.
     """
@@ -359,7 +391,7 @@ def _riff(path: str) -> io.BytesIO | None:
             file.seek(0)
             head = file.read(start - 4)
             lengths = ((start + left - 8).to_bytes(4, "little"), left.to_bytes(4, "little"))
-            return io.BytesIO(head[:4] + lengths[0] + head[8:] + lengths[1] + file.read()[4:])
+            return containers.Patched(path, head[:4] + lengths[0] + head[8:] + lengths[1])
     return None
 
 

@@ -98,7 +98,22 @@ def _ogg_crc(page: bytes) -> int:
     return int(f"{crc:032b}"[::-1], 2)
 
 
-class Unsized(io.FileIO):
+class Patched(io.FileIO):
+    """A file that begins with other bytes, `head`, than are stored."""
+
+    def __init__(self, path: str, head: bytes = b""):
+        super().__init__(path)
+        self.head = head
+
+    def readinto(self, buffer) -> int:
+        """As of any file."""
+        place, count = self.tell(), super().readinto(buffer)
+        head = self.head[place : place + count]
+        memoryview(buffer)[: len(head)] = head
+        return count
+
+
+class Unsized(Patched):
     """A FLAC as if its writer had not known its length (`frames`), where libsndfile would stop."""
 
     def __init__(self, path: str):
@@ -124,13 +139,6 @@ class Unsized(io.FileIO):
             yield block
         if any(self._sum) and found.digest() != self._sum:
             raise UserError(f"{self.name}: damaged (its sound has another sum); replace the file")
-
-    def readinto(self, buffer) -> int:
-        """As of any file."""
-        place, count = self.tell(), super().readinto(buffer)
-        head = self.head[place : place + count]
-        memoryview(buffer)[: len(head)] = head
-        return count
 
 
 def require_right_length(path: str, sound: soundfile.SoundFile) -> list[str]:

@@ -112,7 +112,7 @@ class DeepSpeech2(nn.Module):
             x = self._static_layers(x, lengths, frames, keep)
         if not self.architecture.bidirectional:
             x = self._look_ahead(x)
-        return self._classes(x), lengths
+        return self.classes(x), lengths
 
     def _convolve(self, conv: nn.Conv2d, x: Tensor) -> Tensor:
         if self.whole:
@@ -120,14 +120,15 @@ class DeepSpeech2(nn.Module):
         stride, padding = list(conv.stride), list(conv.padding)
         return _in_pieces(x, conv.weight, conv.bias, stride, padding, PIECE)
 
-    def _classes(self, x: Tensor) -> Tensor:
+    def classes(self, x: Tensor) -> Tensor:
+        """What the softmax is taken of, for the last layer's input (T', B, units)."""
         norm, linear = self.fc[0].module
-        return linear(self._drop(_over_features(norm, x)))
+        return linear(self._drop(over_features(norm, x)))
 
     def _packed_layers(self, x: Tensor, lengths: Tensor) -> Tensor:
         for holder in self.rnns:
             if hasattr(holder, "batch_norm"):
-                x = _over_features(holder.batch_norm.module, x)
+                x = over_features(holder.batch_norm.module, x)
             packed = nn.utils.rnn.pack_padded_sequence(self._drop(x), lengths.long().cpu())
             # Where none is given, torch 2.0 makes one, whose batch size a trace takes for fixed.
             state = self._zero_state(x, 1 + self.architecture.bidirectional)
@@ -150,7 +151,7 @@ class DeepSpeech2(nn.Module):
         reverse = torch.where(reverse >= 0, reverse, frames[None, :]).long().t()[:, :, None]
         for holder in self.rnns:
             if hasattr(holder, "batch_norm"):
-                x = _over_features(holder.batch_norm.module, x)
+                x = over_features(holder.batch_norm.module, x)
             x = self._drop(x)
             total = self._one_direction(holder.rnn, x, "")
             if self.architecture.bidirectional:
@@ -203,7 +204,7 @@ def _in_pieces(
     return torch.cat(pieces, 3)
 
 
-def _over_features(norm: nn.BatchNorm1d, x: Tensor) -> Tensor:
+def over_features(norm: nn.BatchNorm1d, x: Tensor) -> Tensor:
     """Batch normalisation of (T', B, features) over its last axis."""
     return norm(x.flatten(0, 1)).view(x.size(0), x.size(1), x.size(2))
 
@@ -226,8 +227,8 @@ class HalfPrecision(DeepSpeech2):
     def forward(self, spectrograms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         return super().forward(spectrograms.to(self.conv.seq_module[0].weight.dtype), lengths)
 
-    def _classes(self, x: Tensor) -> Tensor:
-        return super()._classes(x.float())
+    def classes(self, x: Tensor) -> Tensor:
+        return super().classes(x.float())
 
 
 def load(weights: str | Path, model: str | Path, form: str) -> DeepSpeech2:

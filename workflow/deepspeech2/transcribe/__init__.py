@@ -1,0 +1,1 @@
+"""Transcribes recordings of any length, and sound as it comes."""

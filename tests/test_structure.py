@@ -37,7 +37,7 @@ LEVELS = (
     {"report"},
     {"training"},
     {"config", "doctor"},
-    {"configure"},
+    {"configure", "schema"},
     {"transcribe"},
 )
 RULES = {path.stem: path.read_text() for path in sorted((WORKFLOW / "rules").glob("*.smk"))}

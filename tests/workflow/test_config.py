@@ -8,7 +8,7 @@ import time
 import pytest
 import yaml
 from conftest import ROOT
-from deepspeech2 import config, engines
+from deepspeech2 import config, engines, schema
 from deepspeech2.cli import UserError
 from deepspeech2.configure import base, merge
 from deepspeech2.configure import complete as completed
@@ -62,7 +62,7 @@ def test_numbers_in_braces_on_the_command_line_are_numbers(braces, expected):
 @pytest.mark.parametrize("part", PARTS, ids=lambda part: part.__name__)
 def test_the_manual_in_config_yaml_is_the_models(part):
     """Keys, explanations and defaults: what config.yaml says is what the models say."""
-    assert config.manual_of(part) in MANUAL
+    assert schema.manual_of(part) in MANUAL
     for name, field in part.model_fields.items():
         assert field.description, name
 
@@ -70,12 +70,16 @@ def test_the_manual_in_config_yaml_is_the_models(part):
 @pytest.mark.parametrize("backend", engines.BACKENDS)
 def test_the_manual_has_every_backends_options(backend):
     if engines.backend_class(backend).options:
-        assert config.manual_of_options(backend) in MANUAL
+        assert schema.manual_of_options(backend) in MANUAL
+
+
+def test_the_manual_has_the_beam_searchs_options():
+    assert schema.manual_of_options("beam") in MANUAL
 
 
 def test_the_schema_is_the_models():
-    """Made anew by: PYTHONPATH=workflow python -m deepspeech2.config > SCHEMA"""
-    assert json.loads(SCHEMA.read_text()) == config.schema()
+    """Made anew by: PYTHONPATH=workflow python -m deepspeech2.schema > SCHEMA"""
+    assert json.loads(SCHEMA.read_text()) == schema.schema()
 
 
 def test_config_yaml_repeats_no_default():

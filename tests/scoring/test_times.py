@@ -11,6 +11,7 @@ from deepspeech2.corpus.audio import to_float
 from deepspeech2.features import spectrogram
 from deepspeech2.features.spectrogram import Spectrogram
 from deepspeech2.model import network
+from deepspeech2.model import posteriors as posteriors_file
 from deepspeech2.scoring import times
 from deepspeech2.scoring import transcripts as transcripts_file
 from deepspeech2.scoring.decoders.greedy import Decoder as Greedy
@@ -20,6 +21,7 @@ from helpers import (
     assert_one_line_error,
     posteriors_of,
     run_stage,
+    write_sealed,
     write_transcripts,
 )
 
@@ -130,11 +132,23 @@ ENTRY = {
 }
 
 
-def ctm_of(folder, entries):
+def ctm_of(folder, entries, heard=None):
+    """`heard` are paths of labels by utterance, where they do not spell the reference."""
     path = write_transcripts(folder / "t.jsonl", entries)
+    utterances = [
+        {"id": name, "seconds": 1.5, "reference": entry["reference"]}
+        for name, entry in entries.items()
+    ]
+    about = {"labels": LABELS, "spectrogram": {"window_stride": 0.01}, "utterances": utterances}
+    write_sealed(folder / "f.json", about)
+    spelled = {name: "_".join(entry["reference"]) for name, entry in entries.items()}
+    given = {name: posteriors_of(text) for name, text in {**spelled, **(heard or {})}.items()}
+    posteriors_file.write(folder / "p.bin", folder / "p.json", iter(given.items()), {})
     return run_stage(
         "scoring.ctm", "--transcripts", path, "--transcripts-index", folder / "t.json",
-        "--ctm", folder / "t.ctm",
+        "--posteriors", folder / "p.bin", "--posteriors-index", folder / "p.json",
+        "--features-index", folder / "f.json", "--ctm", folder / "t.ctm",
+        "--references", folder / "ref.ctm",
     )  # fmt: skip
 
 
@@ -148,6 +162,21 @@ def test_ctm(tmp_path):
         "b_2 1 0.100 0.200 GO 0.9000",
         "b_2 1 0.300 0.000 ÖN 1.0000",
     ]
+
+
+def test_ctm_of_references_is_their_forced_alignment(tmp_path):
+    """Also where something else was heard; what is too short for its text is told and left out."""
+    heard = {"other": "YY_ES__ N_O_", "short": "GO"}
+    result = ctm_of(tmp_path, {"said": ENTRY, "other": ENTRY, "short": ENTRY}, heard)
+    assert result.returncode == 0, result.stderr
+    assert "short: has too few frames" in result.stderr
+    lines = [line.split() for line in (tmp_path / "ref.ctm").read_text().splitlines()]
+    assert [(line[0], line[4]) for line in lines] == [
+        ("other", "GO"), ("other", "ON"), ("said", "GO"), ("said", "ON")
+    ]  # fmt: skip
+    # G_O_ _O_N: the space is frame 4, of 20 ms each, half of it before its middle.
+    assert lines[2][2:4] == ["0.000", "0.070"] and lines[3][2:4] == ["0.090", "0.080"]
+    assert all(float(line[5]) > 0.7 for line in lines[2:]) and float(lines[0][5]) < 0.01
 
 
 def test_ctm_needs_times_and_no_markup(tmp_path):

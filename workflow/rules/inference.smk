@@ -346,8 +346,12 @@ rule ctm_of:
     input:
         transcripts=rules.decode.output.transcripts,
         transcripts_index=rules.decode.output.index,
+        posteriors=rules.infer.output.posteriors,
+        posteriors_index=rules.infer.output.index,
+        features_index=rules.preprocess.output.index,
     output:
         ctm="results/{dataset}/{model}/{engine}/bs{batch_size}/{decoder}/hyp.ctm",
+        references="results/{dataset}/{model}/{engine}/bs{batch_size}/{decoder}/ref.ctm",
     log:
         "results/logs/{dataset}/{model}/{engine}/bs{batch_size}/{decoder}/ctm.log",
     benchmark:

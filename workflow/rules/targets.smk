@@ -22,7 +22,7 @@ rule trn:
 # When each word was said, in the form that sclite takes.
 rule ctm:
     input:
-        of_rows(rules.ctm_of.output.ctm),
+        of_rows(*rules.ctm_of.output),
 
 
 # What the guide's postprocess takes: dumpout as --out_path, features as --info_path.

@@ -140,7 +140,7 @@ def test_the_pipeline_through_torch_npu_on_its_stand_in(project):
     assert len(events) == 4 and all(lines[0] == "set_device 1" for lines in events)
     folder = project / "results/own/tiny/npu/bs1"
     assert set(json.loads((folder / "compiled.json").read_text())["files"]) == {"model.pt"}
-    notes = json.loads((folder / "record.json").read_text())["offline"]["compile_notes"]
+    notes = json.loads((folder / "greedy/record.json").read_text())["offline"]["compile_notes"]
     assert notes == {"allow_hf32": {"conv": False, "matmul": False}}
 
 

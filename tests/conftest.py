@@ -63,3 +63,9 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.path.stem not in SPREAD:
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
+def pytest_testnodedown(node, error):
+    """Say how a worker died: pytest-xdist does not, and ends the suite for it."""
+    if error:
+        print(f"\n{node.gateway.id}: ended with status {node.gateway._io.popen.wait()}", flush=True)

@@ -34,13 +34,14 @@ TIMED = {
     "training.json",
     "curves.csv",
 }
-# How glibc, LLVM and torch say, as they abort, that memory lacks, and how Pillow does.
+# How glibc, LLVM and torch say, as they abort, that memory lacks, and how Pillow does and Python's
+# parser, which may take it for a mistake in what it reads.
 OF_LIBRARIES = (
-    *("cannot allocate memory for thread-local data: ABORT", "LLVM ERROR: Unable to allocate"),
-    *(
-        "terminate called after throwing an instance of 'c10::Error'",
-        "ValueError: encoding error 1",
-    ),
+    "cannot allocate memory for thread-local data: ABORT",
+    "LLVM ERROR: Unable to allocate",
+    "terminate called after throwing an instance of 'c10::Error'",
+    "ValueError: encoding error 1",
+    "SyntaxError: expected",
 )
 RULES = (
     *("convert", "corpus", "manifest", "torchscript", "preprocess", "compile", "eager", "infer"),

@@ -5,6 +5,7 @@ import re
 import sys
 
 OUT_OF_MEMORY = "out of memory; use a smaller batch size, fewer processes or shorter utterances"
+_LINE = f"error: {OUT_OF_MEMORY}\n".encode()
 # torch has no class of its own for it, nor have threads and loaders; Python may lose its own.
 _SAID = r"(?<!')\bmemory\b|bad_alloc|new thread|map segment|create a primitive$|without excep"
 
@@ -21,7 +22,7 @@ def lacks_memory(error) -> bool:
 
 def _end(kind, error, trace) -> None:
     if lacks_memory(error):
-        sys.stderr.write(f"error: {OUT_OF_MEMORY}\n")
+        os.write(2, _LINE)  # what needs no memory
     else:
         sys.__excepthook__(kind, error, trace)
 

@@ -1,7 +1,9 @@
 """The transcriber as people use it: real recordings and the embedded model."""
 
+import contextlib
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -15,10 +17,18 @@ from conftest import ROOT
 from deepspeech2.cli import UserError
 from deepspeech2.corpus import audio
 from deepspeech2.features import spectrogram
+from deepspeech2.model.architecture import Architecture
 from deepspeech2.scoring.alignment import count_errors
 from deepspeech2.transcribe import engine as engines
 from deepspeech2.transcribe.recognise import segments
-from helpers import assert_one_line_error, python_without, run_stage, tone
+from helpers import (
+    LABELS,
+    assert_one_line_error,
+    python_without,
+    run_stage,
+    tone,
+    write_safetensors,
+)
 
 SAMPLE = ROOT / "resources" / "sample" / "audio"
 FIRST = SAMPLE / "sample-001.flac"
@@ -247,6 +257,31 @@ def test_interrupting_leaves_whole_lines(long):
     assert first.endswith("\n") and (rest.endswith("\n") or not rest)
 
 
+def on_terminal(*arguments):
+    """What the transcriber shows on a terminal, and its exit status."""
+    ours, its = pty.openpty()
+    command = [sys.executable, "-m", "deepspeech2.transcribe", *map(str, arguments)]
+    child = subprocess.Popen(command, stdout=its, stderr=its)
+    os.close(its)
+    shown = b""
+    with contextlib.suppress(OSError):  # how a terminal ends
+        while part := os.read(ours, 4096):
+            shown += part
+    os.close(ours)
+    return shown.decode(), child.wait()
+
+
+def test_on_a_terminal(long, tmp_path):
+    assert on_terminal(FIRST) == ("S M Y T H\r\n", 0)
+    shown, status = on_terminal(long / "long.wav", "--output", tmp_path / "text")
+    assert status == 0 and (tmp_path / "text").read_text().count("\n") > 100
+    assert "error" not in shown  # the progress bar stands there, where it takes seconds
+    checkpoint = tmp_path / "w.safetensors"
+    write_safetensors(checkpoint, Architecture(161, len(LABELS), "lstm", 12, 2, False, 20))
+    shown, status = on_terminal(FIRST, "--stream", "--model", checkpoint)
+    assert status == 0 and "\r\x1b[K" in shown and "error" not in shown
+
+
 def test_a_reader_may_go_away(long):
     command = f"{sys.executable} -m deepspeech2.transcribe {long / 'long.wav'} | head -1"
     done = subprocess.run(command, shell=True, capture_output=True, text=True)
@@ -294,8 +329,6 @@ def test_what_is_kept_is_used_only_where_it_is_right(cache, network):
 
 
 def test_a_checkpoint_that_changes_is_read_again(tmp_path):
-    from helpers import write_safetensors
-
     path = tmp_path / "w.safetensors"
     texts = []
     for content in (ROOT / "resources/checkpoints/embedded.safetensors", None):

@@ -100,7 +100,7 @@ def transcribe(recording: Recording, place: Path | None, several: bool, kind, ne
 
     shown = place is not None or not sys.stdout.isatty()
     bar = cli.progress(None, hinted_seconds(recording.path), printable(recording.name), "s")
-    bar.disable |= not shown
+    bar.disable = bar.disable or not shown
     with blocks(recording) as source, writing(place) as write, bar:
         writer = kind(write, recording.name, several)
         silent = True
@@ -164,6 +164,7 @@ def main(
     with engines.ready(entry, chosen) as folder, until_nobody_reads():
         network = engines.Network(chosen, folder)
         decoding = decoders.create(settings, network.labels, lm)
+        cli.used.clear()  # what goes wrong from here on is no sealed file's fault
         for recording, place in zip(found, places):
             try:
                 kind = FORMATS[format]

@@ -99,7 +99,8 @@ def transcribe(recording: Recording, place: Path | None, several: bool, kind, ne
             yield block
 
     shown = place is not None or not sys.stdout.isatty()
-    bar = cli.progress(None, hinted_seconds(recording.path), printable(recording.name), "s")
+    title = printable(os.path.basename(recording.name))
+    bar = cli.progress(None, hinted_seconds(recording.path), title, "s")
     bar.disable = bar.disable or not shown
     with blocks(recording) as source, writing(place) as write, bar:
         writer = kind(write, recording.name, several)

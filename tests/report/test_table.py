@@ -353,3 +353,18 @@ def test_a_spreadsheet_computes_nothing(text, shown):
         csv.reader(io.StringIO(for_programs(pd.DataFrame({"a": [text, "x"]}))), "excel-tab")
     )
     assert rows[1] == [shown] or (not text and rows[1] == [""])
+
+
+def test_published_figures_stand_beside_greedy_rows_only(tmp_path):
+    beam = {"decoder": {"kind": "beam", "options": {"alpha": 0.5}}}
+    rows = [
+        write_row(tmp_path, "an4/m/e/bs1/greedy"),
+        write_row(tmp_path, "an4/m/e/bs1/beam", transcripts=beam),
+    ]
+    path = tmp_path / "published.tsv"
+    path.write_text("batch_size\tutterances_per_s\twer\n1\t1.2357\t9.573\n")
+    greedy, other = build(tmp_path, rows, an4=path)
+    assert (greedy["decoder"], greedy["published_wer"]) == ("greedy", "9.573")
+    assert other["decoder"] == "beam"
+    assert other["published_wer"] == other["published_utterances_per_s"] == ""
+    assert "Decoder beam: beam, alpha=0.5." in (tmp_path / "table.md").read_text()

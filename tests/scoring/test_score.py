@@ -277,3 +277,9 @@ def test_the_interval_is_that_of_the_bootstrap():
     low, high = rates.interval(pairs)
     assert low == pytest.approx(np.percentile(drawn, 2.5), abs=0.5)
     assert high == pytest.approx(np.percentile(drawn, 97.5), abs=0.5)
+
+
+def test_texts_that_the_language_model_has_are_scored_apart():
+    parts = score.figures(hypotheses(), UTTERANCES, None, {"YES"})["parts"]
+    found = {part["name"]: part["utterances"] for part in parts["language model"]}
+    assert found == {"in its texts": 1, "not in its texts": 4} and parts["seen"] == []

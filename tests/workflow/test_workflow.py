@@ -450,6 +450,35 @@ def test_accuracy_files_are_the_same_bytes_in_any_checkout(tmp_path):
     assert not (folder / "timing.json").exists()
 
 
+def test_each_decoder_has_a_row_of_its_own(project):
+    """With a language model that is built in the run, on the same posteriors."""
+    pytest.importorskip("flashlight", reason="needs envs/beam.txt")
+    (project / "lm.txt").write_text("GO ON\nYES\nSTOP\n")
+    run = {"datasets": ["own"], "models": ["tiny"], "engines": ["cpu-fp32"], "batch_sizes": [2]}
+    options = configure(
+        project,
+        run={**run, "decoders": ["greedy", "b"]},
+        decoders={"b": {"kind": "beam", "language_model": "own", "options": {"alpha": 1.0}}},
+        language_models={"own": {"texts": ["lm.txt"], "order": 3}},
+    )
+    snakemake(project, *options)
+    with open(project / "results/table.tsv", newline="") as file:
+        greedy, beam = csv.DictReader(file, delimiter="\t")
+    assert (greedy["decoder"], beam["decoder"]) == ("greedy", "b")
+    assert greedy["utterances_per_s"] == beam["utterances_per_s"]
+    assert float(beam["decode_ms"]) > float(greedy["decode_ms"]) > 0
+    assert beam["identical_transcripts"] == beam["utterances"]  # as eager, by the same decoder
+    with open(project / "results/tables/decoders.tsv", newline="") as file:
+        (line,) = csv.DictReader(file, delimiter="\t")
+    assert (line["decoder"], line["against"]) == ("b", "greedy")
+    used = read_record(project / "results/own/tiny/cpu-fp32/bs2/b/record.json")["configuration"]
+    assert used["decoder"]["language_model"]["unit"] == "character"
+    assert planned(project, *options) == {}
+    (project / "lm.txt").write_text("GO ON\n")
+    jobs = planned(project, *options)
+    assert {"language_model", "decode", "score"} <= set(jobs) and "infer" not in jobs
+
+
 def test_the_default_run(project):
     """From an installed environment to the table, offline, as `make` does it."""
     snakemake(project, "--cores", 2, env=os.environ)

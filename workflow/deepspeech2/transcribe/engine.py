@@ -7,10 +7,12 @@ another one.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import hashlib
 import json
 import os
+import shutil
 import stat
 import sys
 import tempfile
@@ -128,7 +130,10 @@ def decoder_of(text: str) -> tuple[decoders.Settings, arpa.LanguageModel | None]
         content = json.dumps([made.model_dump(), hashes, _code()], sort_keys=True)
         name = hashlib.sha256(content.encode()).hexdigest()[:16]
         place = cache()
-        folder = (place or Path(tempfile.mkdtemp(prefix="deepspeech2-"))) / name
+        if place is None:
+            place = Path(tempfile.mkdtemp(prefix="deepspeech2-"))
+            atexit.register(shutil.rmtree, place, True)
+        folder = place / name
         paths = [folder / part for part in ("model.arpa", "model.json", "texts.txt")]
         try:
             model, about = arpa.read(paths[1])

@@ -53,7 +53,7 @@ class Decoder(abc.ABC):
         options: dict[str, Any] | None = None,
         model: LanguageModel | None = None,
     ):
-        self.labels, self.model = np.array(labels), model
+        self.labels = np.array(labels)
         self.settings = {n: o.default for n, o in self.options.items()} | (options or {})
 
     @abc.abstractmethod

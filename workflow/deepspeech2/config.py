@@ -153,6 +153,9 @@ class Dataset(Entry):
     """whether paths and links may lead out of the corpus's folder"""
     empty_references: Literal["error", "score"] = "error"
     """score: keep utterances whose transcript is empty, and count all that is written for them"""
+    shards: Annotated[int, Field(ge=1, le=1000)] = 1
+    """parts of about equal length that its accuracy runs are computed in, each a job of its own on
+    a cluster, whose features are removed when they were used (docs/clusters.md)"""
 
 
 class Architecture(Entry):
@@ -302,6 +305,9 @@ class Timing(Entry):
     """least timed seconds"""
     multi: Annotated[int, Field(ge=1, le=MOST)] | None = None
     """exactly so many passes over the set instead, as the guide's --multi"""
+    sample: Annotated[int, Field(ge=1, le=MOST)] = verdicts.SAMPLE
+    """utterances that are timed of a larger dataset: the longest, and others of all lengths, always
+    the same ones"""
     max_spread: Annotated[float, Field(gt=0)] = verdicts.MAX_SPREAD
     """largest coefficient of variation of the time per frame"""
     max_other_load: Share = verdicts.MAX_OTHER_LOAD

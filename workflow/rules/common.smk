@@ -18,6 +18,7 @@ from deepspeech2 import engines, sources
 from deepspeech2.cli import UserError
 from deepspeech2.configure import complete, is_address, is_made, shipped
 from deepspeech2.corpus import layouts
+from deepspeech2.features.parts import SAMPLE, shard_names
 from deepspeech2.files import Fingerprints, remove_torn
 from deepspeech2.scoring import decoders
 
@@ -109,6 +110,7 @@ wildcard_constraints:
     engine="|".join(map(re.escape, ENGINES)),
     decoder="|".join(map(re.escape, CONFIG.decoders)),
     language_model="|".join(map(re.escape, CONFIG.language_models)),
+    part=rf"(/parts/({SAMPLE}|[1-9]\d*of[1-9]\d*))?",
     batch_size=r"[1-9]\d*",
     split="train|val|test|all",
     form="(static|packed)(_whole)?",

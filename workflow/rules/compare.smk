@@ -5,7 +5,7 @@
 rule compare:
     input:
         records=of_rows(rules.record.output.record) if CONFIG.baseline else [],
-        transcripts=of_rows(rules.decode.output.transcripts) if CONFIG.baseline else [],
+        transcripts=of_rows(whole(rules.decode.output.transcripts)) if CONFIG.baseline else [],
         theirs=list(map(local, baseline_files())),
     output:
         tsv="results/comparison.tsv",

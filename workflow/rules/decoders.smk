@@ -31,7 +31,7 @@ rule language_model:
 rule choose:
     input:
         posteriors=of_tuning(rules.eager.output.posteriors),
-        posteriors_index=of_tuning(rules.eager.output.index),
+        posteriors_index=of_tuning(whole(rules.eager.output.index)),
         features_index=of_tuning(rules.preprocess.output.index),
         language_model_index=of_tuned(0),
         language_model=of_tuned(1),

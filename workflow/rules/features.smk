@@ -1,4 +1,4 @@
-# From a manifest to features in ModelZoo's layout.
+# From a manifest to features in ModelZoo's layout: of a whole dataset, or of its shards.
 
 
 rule preprocess:
@@ -7,6 +7,7 @@ rule preprocess:
         corpus=rules.corpus.output.corpus,
         labels=rules.corpus.output.labels_copy,
         model=rules.convert.output.model,
+        plan=[],
     output:
         features=directory("results/{dataset}/{model}/features"),
         index="results/{dataset}/{model}/features.json",
@@ -14,12 +15,69 @@ rule preprocess:
         "results/logs/{dataset}/{model}/features.log",
     benchmark:
         "results/benchmarks/{dataset}/{model}/features.tsv"
+    wildcard_constraints:
+        dataset=one_of(name for name in DATASETS if name not in SHARDED),
     conda:
         "../../envs/cpu.yaml"
     threads: 2
     params:
+        part=[],
+        sample=[],
         unknown_characters=of_dataset("unknown_characters"),
         empty_references=of_dataset("empty_references"),
         code=code("features.preprocess"),
     shell:
         stage("features.preprocess")
+
+
+# What is known of a sharded dataset as a whole. Its parts lie beside it, in parts/.
+rule plan:
+    input:
+        manifest=manifest_of,
+        corpus=rules.corpus.output.corpus,
+        labels=rules.corpus.output.labels_copy,
+        model=rules.convert.output.model,
+    output:
+        index=rules.preprocess.output.index,
+    log:
+        "results/logs/{dataset}/{model}/plan.log",
+    benchmark:
+        "results/benchmarks/{dataset}/{model}/plan.tsv"
+    wildcard_constraints:
+        dataset=one_of(SHARDED),
+    conda:
+        "../../envs/cpu.yaml"
+    threads: 2
+    params:
+        shards=lambda wildcards: DATASETS[wildcards.dataset].shards,
+        unknown_characters=of_dataset("unknown_characters"),
+        empty_references=of_dataset("empty_references"),
+        code=code("features.plan"),
+    shell:
+        stage("features.plan")
+
+
+use rule preprocess as preprocess_part with:
+    input:
+        manifest=manifest_of,
+        corpus=rules.corpus.output.corpus,
+        labels=rules.corpus.output.labels_copy,
+        model=rules.convert.output.model,
+        plan=rules.plan.output.index,
+    output:
+        features=temp(directory("results/{dataset}/{model}/parts/{name}/features")),
+        index="results/{dataset}/{model}/parts/{name}/features.json",
+    log:
+        "results/logs/{dataset}/{model}/parts/{name}/features.log",
+    benchmark:
+        "results/benchmarks/{dataset}/{model}/parts/{name}/features.tsv"
+    wildcard_constraints:
+        dataset=one_of(SHARDED),
+    group:
+        lambda wildcards: f"{wildcards.dataset}_{wildcards.model}_{wildcards.name}"
+    params:
+        part="{name}",
+        sample=lambda wildcards: CONFIG.timing.sample if wildcards.name == SAMPLE else [],
+        unknown_characters=of_dataset("unknown_characters"),
+        empty_references=of_dataset("empty_references"),
+        code=code("features.preprocess"),

@@ -1,4 +1,6 @@
 # From features and exports to posteriors, transcripts, scores and times, per engine and batch size.
+FEATURES = "results/{dataset}/{model}{part}/features"
+FEATURES_INDEX = f"{FEATURES}.json"
 
 
 rule compile:
@@ -20,6 +22,8 @@ rule compile:
         batch_size="{batch_size}",
         engine=engine_of,
         python=python_of,
+        shards=lambda wildcards: DATASETS[wildcards.dataset].shards,
+        sample=CONFIG.timing.sample,
         code=engine_code("engines.compile"),
     shell:
         stage("engines.compile", "{params.python}")
@@ -27,17 +31,19 @@ rule compile:
 
 rule eager:
     input:
-        features=rules.preprocess.output.features,
-        features_index=rules.preprocess.output.index,
+        features=FEATURES,
+        features_index=FEATURES_INDEX,
         weights=rules.convert.output.weights,
         model=rules.convert.output.model,
     output:
-        posteriors="results/{dataset}/{model}/eager/posteriors.bin",
-        index="results/{dataset}/{model}/eager/posteriors.json",
+        posteriors="results/{dataset}/{model}{part}/eager/posteriors.bin",
+        index="results/{dataset}/{model}{part}/eager/posteriors.json",
     log:
-        "results/logs/{dataset}/{model}/eager/posteriors.log",
+        "results/logs/{dataset}/{model}{part}/eager/posteriors.log",
     benchmark:
-        "results/benchmarks/{dataset}/{model}/eager/posteriors.tsv"
+        "results/benchmarks/{dataset}/{model}{part}/eager/posteriors.tsv"
+    group:
+        group_of
     conda:
         "../../envs/cpu.yaml"
     threads: CONFIG.accuracy.threads
@@ -50,17 +56,19 @@ rule eager:
 
 rule infer:
     input:
-        features=rules.preprocess.output.features,
-        features_index=rules.preprocess.output.index,
+        features=FEATURES,
+        features_index=FEATURES_INDEX,
         artefact=rules.compile.output.artefact,
         artefact_index=rules.compile.output.index,
     output:
-        posteriors="results/{dataset}/{model}/{engine}/bs{batch_size}/posteriors.bin",
-        index="results/{dataset}/{model}/{engine}/bs{batch_size}/posteriors.json",
+        posteriors="results/{dataset}/{model}{part}/{engine}/bs{batch_size}/posteriors.bin",
+        index="results/{dataset}/{model}{part}/{engine}/bs{batch_size}/posteriors.json",
     log:
-        "results/logs/{dataset}/{model}/{engine}/bs{batch_size}/infer.log",
+        "results/logs/{dataset}/{model}{part}/{engine}/bs{batch_size}/infer.log",
     benchmark:
-        "results/benchmarks/{dataset}/{model}/{engine}/bs{batch_size}/infer.tsv"
+        "results/benchmarks/{dataset}/{model}{part}/{engine}/bs{batch_size}/infer.tsv"
+    group:
+        group_of
     conda:
         "../../envs/cpu.yaml"
     threads: alone(CONFIG.accuracy.threads)
@@ -79,14 +87,16 @@ rule decode:
         **OF_DECODER,
         posteriors=rules.infer.output.posteriors,
         posteriors_index=rules.infer.output.index,
-        features_index=rules.preprocess.output.index,
+        features_index=FEATURES_INDEX,
     output:
-        transcripts="results/{dataset}/{model}/{engine}/bs{batch_size}/{decoder}/transcripts.jsonl",
-        index="results/{dataset}/{model}/{engine}/bs{batch_size}/{decoder}/transcripts.json",
+        transcripts="results/{dataset}/{model}{part}/{engine}/bs{batch_size}/{decoder}/transcripts.jsonl",
+        index="results/{dataset}/{model}{part}/{engine}/bs{batch_size}/{decoder}/transcripts.json",
     log:
-        "results/logs/{dataset}/{model}/{engine}/bs{batch_size}/{decoder}/decode.log",
+        "results/logs/{dataset}/{model}{part}/{engine}/bs{batch_size}/{decoder}/decode.log",
     benchmark:
-        "results/benchmarks/{dataset}/{model}/{engine}/bs{batch_size}/{decoder}/decode.tsv"
+        "results/benchmarks/{dataset}/{model}{part}/{engine}/bs{batch_size}/{decoder}/decode.tsv"
+    group:
+        group_of
     conda:
         "../../envs/cpu.yaml"
     threads: CONFIG.accuracy.threads
@@ -103,22 +113,97 @@ use rule decode as decode_eager with:
         **OF_DECODER,
         posteriors=rules.eager.output.posteriors,
         posteriors_index=rules.eager.output.index,
+        features_index=FEATURES_INDEX,
+    output:
+        transcripts="results/{dataset}/{model}{part}/eager/{decoder}/transcripts.jsonl",
+        index="results/{dataset}/{model}{part}/eager/{decoder}/transcripts.json",
+    log:
+        "results/logs/{dataset}/{model}{part}/eager/{decoder}/decode.log",
+    benchmark:
+        "results/benchmarks/{dataset}/{model}{part}/eager/{decoder}/decode.tsv"
+
+
+# A dataset's posteriors are those of its shards, one after another, and its transcripts theirs.
+rule join:
+    input:
+        parts_indexes=of_shards(rules.infer.output.index),
         features_index=rules.preprocess.output.index,
     output:
-        transcripts="results/{dataset}/{model}/eager/{decoder}/transcripts.jsonl",
-        index="results/{dataset}/{model}/eager/{decoder}/transcripts.json",
+        index=whole(rules.infer.output.index),
     log:
-        "results/logs/{dataset}/{model}/eager/{decoder}/decode.log",
+        "results/logs/{dataset}/{model}/{engine}/bs{batch_size}/join.log",
     benchmark:
-        "results/benchmarks/{dataset}/{model}/eager/{decoder}/decode.tsv"
+        "results/benchmarks/{dataset}/{model}/{engine}/bs{batch_size}/join.tsv"
+    wildcard_constraints:
+        dataset=one_of(SHARDED),
+    conda:
+        "../../envs/cpu.yaml"
+    params:
+        code=code("model.join"),
+    shell:
+        stage("model.join")
+
+
+use rule join as join_eager with:
+    input:
+        parts_indexes=of_shards(rules.eager.output.index),
+        features_index=rules.preprocess.output.index,
+    output:
+        index=whole(rules.eager.output.index),
+    log:
+        "results/logs/{dataset}/{model}/eager/join.log",
+    benchmark:
+        "results/benchmarks/{dataset}/{model}/eager/join.tsv"
+
+
+rule gather:
+    input:
+        parts=of_shards(rules.decode.output.transcripts),
+        parts_indexes=of_shards(rules.decode.output.index),
+        features_index=rules.preprocess.output.index,
+    output:
+        transcripts=whole(rules.decode.output.transcripts),
+        index=whole(rules.decode.output.index),
+    log:
+        "results/logs/{dataset}/{model}/{engine}/bs{batch_size}/{decoder}/gather.log",
+    benchmark:
+        "results/benchmarks/{dataset}/{model}/{engine}/bs{batch_size}/{decoder}/gather.tsv"
+    wildcard_constraints:
+        dataset=one_of(SHARDED),
+    conda:
+        "../../envs/cpu.yaml"
+    params:
+        code=code("scoring.gather"),
+    shell:
+        stage("scoring.gather")
+
+
+use rule gather as gather_eager with:
+    input:
+        parts=of_shards(rules.decode_eager.output.transcripts),
+        parts_indexes=of_shards(rules.decode_eager.output.index),
+        features_index=rules.preprocess.output.index,
+    output:
+        transcripts=whole(rules.decode_eager.output.transcripts),
+        index=whole(rules.decode_eager.output.index),
+    log:
+        "results/logs/{dataset}/{model}/eager/{decoder}/gather.log",
+    benchmark:
+        "results/benchmarks/{dataset}/{model}/eager/{decoder}/gather.tsv"
+
+
+ruleorder: join > infer
+ruleorder: join_eager > eager
+ruleorder: gather > decode
+ruleorder: gather_eager > decode_eager
 
 
 # What a decoder takes besides the network. Alone, as `timing`.
 rule decoding_time:
     input:
         **OF_DECODER,
-        posteriors=rules.eager.output.posteriors,
-        posteriors_index=rules.eager.output.index,
+        posteriors=timed(rules.eager.output.posteriors),
+        posteriors_index=timed(rules.eager.output.index),
         features_index=rules.preprocess.output.index,
     output:
         decoding_time="results/{dataset}/{model}/eager/{decoder}/decoding_time.json",
@@ -139,8 +224,8 @@ rule decoding_time:
 
 rule score:
     input:
-        transcripts=rules.decode.output.transcripts,
-        transcripts_index=rules.decode.output.index,
+        transcripts=whole(rules.decode.output.transcripts),
+        transcripts_index=whole(rules.decode.output.index),
         features_index=rules.preprocess.output.index,
         training_texts=lambda wildcards: given(MODELS[wildcards.model].training_texts),
         language_model_texts=known_texts_of,
@@ -166,14 +251,14 @@ rule score:
 
 rule agreement:
     input:
-        transcripts=rules.decode.output.transcripts,
-        transcripts_index=rules.decode.output.index,
-        posteriors=rules.infer.output.posteriors,
-        posteriors_index=rules.infer.output.index,
-        eager_transcripts=rules.decode_eager.output.transcripts,
-        eager_transcripts_index=rules.decode_eager.output.index,
-        eager_posteriors=rules.eager.output.posteriors,
-        eager_posteriors_index=rules.eager.output.index,
+        transcripts=whole(rules.decode.output.transcripts),
+        transcripts_index=whole(rules.decode.output.index),
+        posteriors=of_shards(rules.infer.output.posteriors),
+        posteriors_index=whole(rules.infer.output.index),
+        eager_transcripts=whole(rules.decode_eager.output.transcripts),
+        eager_transcripts_index=whole(rules.decode_eager.output.index),
+        eager_posteriors=of_shards(rules.eager.output.posteriors),
+        eager_posteriors_index=whole(rules.eager.output.index),
     output:
         agreement="results/{dataset}/{model}/{engine}/bs{batch_size}/{decoder}/agreement.json",
     log:
@@ -192,13 +277,13 @@ rule agreement:
 # runs while this measures. (`workflow.cores` would break `snakemake -n` without --cores.)
 rule timing:
     input:
-        features=rules.preprocess.output.features,
-        features_index=rules.preprocess.output.index,
+        features=timed(FEATURES),
+        features_index=timed(FEATURES_INDEX),
         model=rules.convert.output.model,
         artefact=rules.compile.output.artefact,
         artefact_index=rules.compile.output.index,
-        posteriors=rules.infer.output.posteriors,
-        posteriors_index=rules.infer.output.index,
+        posteriors=timed(rules.infer.output.posteriors),
+        posteriors_index=timed(rules.infer.output.index),
     output:
         timing="results/{dataset}/{model}/{engine}/bs{batch_size}/timing.json",
     log:
@@ -222,13 +307,13 @@ rule timing:
 # One utterance at a time, as a service gets them: how long does each wait?
 use rule timing as single_stream with:
     input:
-        features=rules.preprocess.output.features,
-        features_index=rules.preprocess.output.index,
+        features=timed(FEATURES),
+        features_index=timed(FEATURES_INDEX),
         model=rules.convert.output.model,
         artefact="results/{dataset}/{model}/{engine}/bs1/compiled",
         artefact_index="results/{dataset}/{model}/{engine}/bs1/compiled.json",
-        posteriors="results/{dataset}/{model}/{engine}/bs1/posteriors.bin",
-        posteriors_index="results/{dataset}/{model}/{engine}/bs1/posteriors.json",
+        posteriors=timed(rules.infer.output.posteriors, batch_size=1),
+        posteriors_index=timed(rules.infer.output.index, batch_size=1),
     output:
         timing="results/{dataset}/{model}/{engine}/single_stream.json",
     log:
@@ -272,8 +357,8 @@ rule record:
         score=rules.score.output.score,
         agreement=rules.agreement.output.agreement,
         timing=rules.timing.output.timing,
-        posteriors_index=rules.infer.output.index,
-        transcripts_index=rules.decode.output.index,
+        posteriors_index=whole(rules.infer.output.index),
+        transcripts_index=whole(rules.decode.output.index),
         decoding_time=rules.decoding_time.output.decoding_time,
         corpus_index=rules.corpus.output.index,
         features_index=rules.preprocess.output.index,
@@ -305,8 +390,8 @@ rule record:
 # The guide's text files, only where they are asked for: snakemake dumpout.
 rule dumpout_of:
     input:
-        posteriors=rules.infer.output.posteriors,
-        posteriors_index=rules.infer.output.index,
+        posteriors=of_shards(rules.infer.output.posteriors),
+        posteriors_index=whole(rules.infer.output.index),
     output:
         dumpout=directory("results/{dataset}/{model}/{engine}/bs{batch_size}/dumpout"),
     log:
@@ -324,8 +409,8 @@ rule dumpout_of:
 # References and hypotheses as sclite reads them: snakemake trn.
 rule trn_of:
     input:
-        transcripts=rules.decode.output.transcripts,
-        transcripts_index=rules.decode.output.index,
+        transcripts=whole(rules.decode.output.transcripts),
+        transcripts_index=whole(rules.decode.output.index),
     output:
         references="results/{dataset}/{model}/{engine}/bs{batch_size}/{decoder}/ref.trn",
         hypotheses="results/{dataset}/{model}/{engine}/bs{batch_size}/{decoder}/hyp.trn",
@@ -344,10 +429,10 @@ rule trn_of:
 # When each word was said, as sclite and others read it: snakemake ctm.
 rule ctm_of:
     input:
-        transcripts=rules.decode.output.transcripts,
-        transcripts_index=rules.decode.output.index,
-        posteriors=rules.infer.output.posteriors,
-        posteriors_index=rules.infer.output.index,
+        transcripts=whole(rules.decode.output.transcripts),
+        transcripts_index=whole(rules.decode.output.index),
+        posteriors=of_shards(rules.infer.output.posteriors),
+        posteriors_index=whole(rules.infer.output.index),
         features_index=rules.preprocess.output.index,
     output:
         ctm="results/{dataset}/{model}/{engine}/bs{batch_size}/{decoder}/hyp.ctm",

@@ -93,8 +93,80 @@ def export_file(number):
 
 
 def of_rows(*outputs):
-    """Files of every row of the selection, each once."""
-    return list(dict.fromkeys(path for output in outputs for path in expand(output, **ROWS)))
+    """Files of every row of the selection, each once; those of parts for every part."""
+    return list(
+        dict.fromkeys(
+            path
+            for output in outputs
+            for name in RUN.datasets
+            for path in expand(output, **{**ROWS, "dataset": name}, part=computed(name))
+        )
+    )
+
+
+# Datasets that are computed in shards.
+SHARDED = [name for name in DATASETS if DATASETS[name].shards > 1]
+
+
+def one_of(names):
+    """A regular expression for names; for none it is one that matches nothing."""
+    return "|".join(map(re.escape, names)) or "(?!)"
+
+
+def shards_of(dataset):
+    """The parts that a dataset's accuracy is computed in, as in paths: itself, or its shards."""
+    count = DATASETS[dataset].shards
+    return [f"/parts/{name}" for name in shard_names(count)] if count > 1 else [""]
+
+
+def timed_of(dataset):
+    """The part that is timed: a sharded dataset's sample is made for it alone."""
+    return f"/parts/{SAMPLE}" if DATASETS[dataset].shards > 1 else ""
+
+
+def computed(dataset):
+    """All of these."""
+    return list(dict.fromkeys([*shards_of(dataset), timed_of(dataset)]))
+
+
+def of_whole_datasets(*outputs):
+    """Files of the selection's datasets that are not sharded."""
+    names = [name for name in RUN.datasets if name not in SHARDED]
+    return expand(outputs, **{**SELECTION, "dataset": names}) if names else []
+
+
+def features_of_selection():
+    """All features, which a sharded dataset does not keep."""
+    for name in set(RUN.datasets) & set(SHARDED):
+        raise WorkflowError(f"datasets.{name}: shards keep no features; set shards: 1")
+    return of_whole_datasets(*rules.preprocess.output)
+
+
+def whole(output):
+    """A file of a dataset as a whole, as an output with wildcards."""
+    return str(output).replace("{part}", "")
+
+
+def of_shards(output):
+    """A file of each shard of the wildcard's dataset, in order; of itself, where it has none."""
+    return lambda wildcards: [
+        path
+        for part in shards_of(wildcards.dataset)
+        for path in expand(output, part=part, **wildcards)
+    ]
+
+
+def timed(output, **more):
+    """A file of the part of the wildcard's dataset that is timed."""
+    return lambda wildcards: expand(
+        output, **{"part": timed_of(wildcards.dataset), **wildcards, **more}
+    )
+
+
+def group_of(wildcards):
+    """A shard's jobs are one, where jobs are sent to a cluster; others are by themselves."""
+    part = wildcards.part.rpartition("/")[2]
+    return f"{wildcards.dataset}_{wildcards.model}_{part}" if part else None
 
 
 def decoder_of(wildcards):
@@ -125,9 +197,10 @@ def known_texts_of(wildcards):
 
 def of_tuning(output):
     """Files of what a decoder is tuned on; nothing where none is to be tuned."""
+    name = CONFIG.tune.dataset
     if CONFIG.tune.decoder is None:
         return []
-    return expand(output, dataset=CONFIG.tune.dataset, model=CONFIG.tune.model)
+    return expand(output, dataset=name, model=CONFIG.tune.model, part=shards_of(name))
 
 
 def of_tuned(number):

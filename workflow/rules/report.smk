@@ -67,7 +67,7 @@ rule figures:
 rule errors:
     input:
         records=of_rows(rules.record.output.record),
-        transcripts=of_rows(rules.decode.output.transcripts, rules.score.output.alignments),
+        transcripts=of_rows(whole(rules.decode.output.transcripts), rules.score.output.alignments),
         features=expand(rules.preprocess.output.index, **SELECTION),
     output:
         tables=[
@@ -94,9 +94,9 @@ rule errors:
 rule page:
     input:
         records=of_rows(rules.record.output.record),
-        transcripts=of_rows(rules.decode.output.transcripts, rules.score.output.alignments),
-        posteriors=of_rows(rules.infer.output.posteriors, rules.infer.output.index),
-        features=expand(rules.preprocess.output, **SELECTION),
+        transcripts=of_rows(whole(rules.decode.output.transcripts), rules.score.output.alignments),
+        posteriors=of_rows(rules.infer.output.posteriors, whole(rules.infer.output.index)),
+        features=expand(rules.preprocess.output.index, **SELECTION),
         manifests=[
             path
             for name in RUN.datasets

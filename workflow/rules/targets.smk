@@ -10,7 +10,7 @@ rule datasets:
 # Features in ModelZoo's layout.
 rule features:
     input:
-        expand(rules.preprocess.output, **SELECTION),
+        lambda wildcards: features_of_selection(),
 
 
 # What sclite takes.
@@ -29,7 +29,7 @@ rule ctm:
 rule dumpout:
     input:
         of_rows(rules.dumpout_of.output.dumpout),
-        expand(rules.preprocess.output, **SELECTION),
+        lambda wildcards: features_of_selection(),
 
 
 # The models for other programs: TorchScript, ONNX, safetensors, and how to feed them.
@@ -62,7 +62,7 @@ rule tune:
 # What benchmarks/bench.py starts from: features, exports and the eager network's transcripts.
 rule bench:
     input:
-        expand(rules.preprocess.output, **SELECTION),
+        lambda wildcards: features_of_selection(),
         expand(rules.convert.output, **SELECTION),
         expand(rules.torchscript.output, **SELECTION, form=["static", "packed"]),
         expand(
@@ -71,4 +71,4 @@ rule bench:
             form="static",
             opset=17,
         ),
-        expand(rules.decode_eager.output, **SELECTION, decoder="greedy"),
+        expand(rules.decode_eager.output, **SELECTION, part="", decoder="greedy"),

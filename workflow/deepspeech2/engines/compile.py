@@ -1,4 +1,5 @@
-"""Compile an exported model for one engine and batch size, for every width that its batches have.
+"""Compile an exported model for one engine and batch size, for every width that its batches have,
+in all parts of the set.
 
 What the engine's backend makes (one file or several) goes into a folder; an index beside it holds
 the SHA-256 of each file, the seconds that compiling took, and its size.
@@ -13,6 +14,8 @@ from deepspeech2 import cli, engines, files
 from deepspeech2.cli import Input, Output, UserError, log
 from deepspeech2.engines import Engine, Export
 from deepspeech2.engines.artefact import require_versions
+from deepspeech2.engines.verdicts import SAMPLE
+from deepspeech2.features import parts
 from deepspeech2.features.batches import Batches, FeatureSet
 
 
@@ -24,6 +27,8 @@ def main(
     engine: Engine,
     artefact: Output,
     index: Output,
+    shards: int = 1,
+    sample: int = SAMPLE,
 ) -> None:
     """Command line.
 
@@ -35,6 +40,8 @@ def main(
         of a backend
     artefact: folder to write
     index: index to write (JSON)
+    shards: parts that the set is computed in
+    sample: utterances that are timed of a larger set
     """
     backend = engines.create(engine)
     exported = files.read_sealed(source_index)
@@ -43,7 +50,9 @@ def main(
     if backend.source == "onnx":
         require_export(exported, engine.export, batch_size, source_index)
     features = FeatureSet("", features_index)  # only what the index says
-    widths = Batches(features, batch_size, engine.pad_to).widths()
+    sets = map(features.part, parts.computed(features.utterances, shards, sample))
+    of_sets = [Batches(found, batch_size, engine.pad_to).widths() for found in sets]
+    widths = sorted({width for widths in of_sets for width in widths})
     shapes = [engines.Shape(batch_size, features.bins, frames) for frames in widths]
     backend.prepare()
     now = backend.versions()

@@ -31,13 +31,15 @@ class Proof:
             raise UserError(f"{index}: made from other features; {remedy(index)}")
         count = math.ceil(SHARE * len(features))
         drawn = np.random.default_rng(batch_size).choice(len(features), count, replace=False)
-        chosen = set(drawn.tolist())
         self._names = [utterance["id"] for utterance in features.utterances]
+        wanted = {self._names[position]: position for position in drawn.tolist()}
         self._expected = {
-            position: numbers
-            for position, (_, numbers) in enumerate(posteriors_file.read(posteriors, index))
-            if position in chosen
+            wanted[name]: numbers
+            for name, numbers in posteriors_file.read(posteriors, index)
+            if name in wanted
         }
+        if len(self._expected) < count:
+            raise UserError(f"{index}: lacks utterances of these features; {remedy(index)}")
         self._outputs, self._largest, self._where = 0, 0.0, ""
 
     def compare(

@@ -5,9 +5,9 @@ takes one at a time in the manifest's order, and what counts is how long each ha
 
 The timed region is the reference's: forward and synchronize, after upload and before download.
 Warm-up batches are dropped. The set is repeated until the least duration and number of batches are
-reached, or exactly `--multi` times. Only real utterances count, not the rows that fill a batch up.
-Assembling, uploading and downloading are timed beside it, for the end-to-end figures. A sample of
-what was downloaded is compared with the accuracy run's posteriors (proof.py), outside of all of it.
+reached, or exactly `--multi` times. Of a large set a fixed sample of all lengths is taken. Only
+real utterances count, not the rows that fill a batch up. Assembling, uploading and downloading are
+timed beside it, for the end-to-end figures. A part of what was downloaded is compared with the accuracy run's posteriors (proof.py), outside of all of it.
 """
 
 from __future__ import annotations
@@ -32,11 +32,13 @@ from deepspeech2.engines.verdicts import (
     MAX_SPREAD,
     MIN_BATCHES,
     MIN_SECONDS,
+    SAMPLE,
     WARMUP_BATCHES,
     Conditions,
     Settings,
     verdict,
 )
+from deepspeech2.features import parts
 from deepspeech2.features.batches import Batches, FeatureSet
 from deepspeech2.files import read_sealed, write_json
 
@@ -235,6 +237,7 @@ def main(
     max_spread: float = MAX_SPREAD,
     max_other_load: float = MAX_OTHER_LOAD,
     governors: list[str] = GOVERNORS,
+    sample: int = SAMPLE,
 ) -> None:
     """Command line.
 
@@ -258,17 +261,21 @@ def main(
     max_spread: largest coefficient of variation of the time per frame
     max_other_load: largest share of the cores that other programs may use
     governors: CPU frequency governors that are accepted; none named: all
+    sample: utterances that are timed of a larger set
     """
     if scenario == "single_stream" and batch_size != 1:
         raise UserError(f"--batch-size: a single stream has batches of 1, not {batch_size}")
+    whole = FeatureSet(features, features_index)
     settings = Settings(
-        warmup_batches, min_batches, min_seconds, multi, max_spread, max_other_load, governors
-    )
+        warmup_batches, min_batches, min_seconds, multi, max_spread, max_other_load, governors,
+        sample if sample < len(whole) else SAMPLE,
+    )  # fmt: skip
     backend = engines.create(engine)
     load = machine.OtherLoad()
     backend.prepare()
     compiled = require_artefact(artefact, artefact_index, backend, batch_size)
-    batches = Batches(FeatureSet(features, features_index), batch_size, engine.pad_to)
+    timed = whole.part(parts.sample(whole.utterances, sample))
+    batches = Batches(timed, batch_size, engine.pad_to)
     proof = Proof(posteriors, posteriors_index, batches.features, batch_size)
     description = read_sealed(model)
     started, start = _now(), time.perf_counter()
@@ -300,6 +307,7 @@ def main(
                 for padding in engines.PADDINGS
             },
             "batch_size": batch_size,
+            "sample": len(timed),
             "fill_up_rows": batches.fill_up_rows(),
             "proof": checked,
             **conditions._asdict(),

@@ -8,6 +8,7 @@ from typing import NamedTuple
 WARMUP_BATCHES = 5
 MIN_BATCHES = 10
 MIN_SECONDS = 10.0
+SAMPLE = 1000  # utterances that are timed of a larger set
 MAX_SPREAD = 0.2  # coefficient of variation of the time per frame
 MAX_OTHER_LOAD = 0.1  # share of the cores that other programs use meanwhile
 MAX_THROTTLED = 0.01  # share of the timed seconds in which a quota stopped us
@@ -24,6 +25,7 @@ class Settings(NamedTuple):
     max_spread: float
     max_other_load: float
     governors: list[str] | None
+    sample: int = SAMPLE
 
 
 class Conditions(NamedTuple):
@@ -78,6 +80,9 @@ def verdict(
         or settings.min_batches < MIN_BATCHES
         or settings.min_seconds < MIN_SECONDS
     )
+    if settings.sample < SAMPLE:
+        short.append(f"a sample of {settings.sample} of {SAMPLE} utterances")
+        reduced = not settings.multi
     # Wider gates than the rules' must not make a row valid. (Which governors will do is not such a
     # gate: it depends on the machine, and the table names the one that was found.)
     reduced |= settings.max_spread > MAX_SPREAD or settings.max_other_load > MAX_OTHER_LOAD

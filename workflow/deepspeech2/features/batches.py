@@ -7,6 +7,7 @@ counts from 1 in order of descending length, ties by id. An index beside it says
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -36,7 +37,17 @@ class FeatureSet:
         self.frames_max: int = self.description["frames_max"]
         self.utterances: list[dict] = self.description["utterances"]
         self.index_sha256 = sha256(index)
+        self._numbers: Sequence[int] = range(1, len(self.utterances) + 1)
         self._verified = set()
+
+    def part(self, positions: Sequence[int]) -> FeatureSet:
+        """The utterances at some ascending positions, as a set padded to the longest of them."""
+        found = copy.copy(self)
+        found.utterances = [self.utterances[position] for position in positions]
+        found.frames_max = found.utterances[0]["frames"]
+        found._numbers = [self._numbers[position] for position in positions]
+        found._verified = set()
+        return found
 
     def __len__(self) -> int:
         return len(self.utterances)
@@ -48,11 +59,11 @@ class FeatureSet:
 
     def load(self, position: int) -> np.ndarray:
         """Features (bins, frames_max) float32 of the utterance at `position`, counted from 0."""
-        path = self.folder / "spect" / f"data{position + 1}.bin"
+        path = self.folder / "spect" / f"data{self._numbers[position]}.bin"
         if position not in self._verified:
             require_unaltered(path, self.utterances[position]["spect_sha256"], self.index)
             self._verified.add(position)
-        return np.fromfile(path, np.float32).reshape(self.bins, self.frames_max)
+        return np.fromfile(path, np.float32).reshape(self.bins, -1)[:, : self.frames_max]
 
 
 class Batch(NamedTuple):

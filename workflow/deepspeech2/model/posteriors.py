@@ -1,13 +1,15 @@
 """The file of posteriors: probabilities of all utterances, one after another, with an index.
 
 `posteriors.bin` holds float32 rows of `classes` probabilities in C order. The index names the
-utterances in the file's order, each with its output frames, and the SHA-256 of the file.
+utterances in the file's order, each with its output frames, and the SHA-256 of the file. Where a
+dataset was computed in shards there are several files, one after another.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -39,19 +41,25 @@ def write(
             digest.update(data)
             file.write(data)
             entries.append({"id": utterance, "frames": len(posteriors)})
-    write_json(
-        index,
-        {"sha256": digest.hexdigest(), "classes": classes, "run": run, "utterances": entries},
-    )
+    whole = {"sha256": digest.hexdigest(), "utterances": len(entries)}
+    content = {"files": [whole], "classes": classes, "run": run, "utterances": entries}
+    write_json(index, content)
     return len(entries)
 
 
-def read(path: str | Path, index: str | Path) -> Iterator[tuple[str, np.ndarray]]:
-    """Utterance ids and posteriors (T', classes) float32, one at a time, after a hash check."""
+def read(path: str | Path | Sequence[Path], index: str | Path) -> Iterator[tuple[str, np.ndarray]]:
+    """Utterance ids and posteriors (T', classes) float32, one at a time, after a hash check.
+
+    `path` is the file that the index is of, or the files of shards in their order.
+    """
+    paths = [path] if isinstance(path, (str, Path)) else path
     data = read_sealed(index)
-    require_unaltered(path, data["sha256"], index)
-    classes = data["classes"]
-    with open(path, "rb") as file:
-        for entry in data["utterances"]:
-            numbers = np.fromfile(file, np.float32, entry["frames"] * classes)
-            yield entry["id"], numbers.reshape(-1, classes)
+    classes, entries = data["classes"], iter(data["utterances"])
+    if len(paths) != len(data["files"]):
+        raise UserError(f"{index}: it is of {len(data['files'])} files, not {len(paths)}")
+    for file_path, whole in zip(paths, data["files"]):
+        require_unaltered(file_path, whole["sha256"], index)
+        with open(file_path, "rb") as file:
+            for entry in itertools.islice(entries, whole["utterances"]):
+                numbers = np.fromfile(file, np.float32, entry["frames"] * classes)
+                yield entry["id"], numbers.reshape(-1, classes)

@@ -24,21 +24,20 @@ def errors(rows: Sequence[Row]) -> list[dict]:
     found: dict[tuple, dict] = {}
     for group in groups(rows):
         first = group[0]
-        features = read_sealed(first.features[1])
-        known = {u["id"]: (place, u) for place, u in enumerate(features["utterances"])}
+        features = read_sealed(first.features)
+        known = {u["id"]: u for u in features["utterances"]}
         alignments = first.alignments()
         for name, texts in first.transcripts().items():
             if words(texts["reference"]) == words(texts["hypothesis"]):
                 continue
             if name not in known or name not in alignments:
                 raise UserError(f"{first.folder}: utterance {name!r} is not in these features")
-            place, utterance = known[name]
+            utterance = known[name]
             key = (first.dataset, first.model, name, texts["hypothesis"])
             entry = {
                 "dataset": first.dataset,
                 "model": first.model,
                 "utterance": name,
-                "place": place,
                 "speaker": utterance.get("speaker") or "",
                 "text": text_class(texts["reference"]),
                 "seconds": utterance["seconds"],

@@ -10,6 +10,7 @@ the page's own policy forbids it to load or run anything that is not in it.
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import itertools
 import json
@@ -26,10 +27,9 @@ import soundfile
 
 from deepspeech2 import cli, files
 from deepspeech2.cli import Cores, Input, Output, UserError, log, printable
-from deepspeech2.corpus import manifest
+from deepspeech2.corpus import audio, manifest
 from deepspeech2.corpus.manifest import Sample
-from deepspeech2.features.batches import FeatureSet
-from deepspeech2.features.spectrogram import Spectrogram
+from deepspeech2.features.spectrogram import Spectrogram, compute
 from deepspeech2.model import posteriors as posteriors_file
 from deepspeech2.report import listing, media, summary
 from deepspeech2.report import published as published_figures
@@ -50,26 +50,23 @@ class Job(NamedTuple):
     """What it takes to make an utterance's sound and picture."""
 
     sample: Sample
-    features: FeatureSet
-    place: int
+    labels: list[str]
+    settings: Spectrogram
     posteriors: np.ndarray  # (T', classes) float32
 
 
 def make_media(job: Job) -> tuple[bytes, bytes]:
     """Sound (MP3) and picture (WebP) of one utterance."""
-    frames = job.features.utterances[job.place]["frames"]
-    drawn = job.features.load(job.place)[:, :frames]
     sample = job.sample
     path = sample.utterance.audio
     if sample.audio_sha256:
         files.require_unaltered(path, sample.audio_sha256, sample.index)
     try:
         sound = media.sound(path)
+        drawn = compute(audio.to_float(audio.read(path).samples), job.settings)
     except soundfile.SoundFileError as error:
         raise UserError(f"{path}: cannot be read as audio ({error})") from None
-    description = job.features.description
-    settings = Spectrogram(**description["spectrogram"])
-    return sound, media.picture(drawn, job.posteriors, description["labels"], settings)
+    return sound, media.picture(drawn, job.posteriors, job.labels, job.settings)
 
 
 def jobs(errors: Sequence[dict], manifests: Mapping[str, Path]) -> list[Job]:
@@ -77,21 +74,20 @@ def jobs(errors: Sequence[dict], manifests: Mapping[str, Path]) -> list[Job]:
     samples = {
         name: {s.utterance.id: s for s in manifest.read(path)} for name, path in manifests.items()
     }
-    wanted: dict[tuple[Path, Path], set[str]] = {}
+    wanted: dict[tuple, set[str]] = {}
     for error in errors:
         wanted.setdefault(error["rows"][0].posteriors, set()).add(error["utterance"])
     posteriors = {
         paths: {n: p for n, p in posteriors_file.read(*paths) if n in names}
         for paths, names in wanted.items()
     }
-    sets: dict[tuple, FeatureSet] = {}
+    of_features = functools.cache(files.read_sealed)
     made = []
     for error in errors:
         row, name = error["rows"][0], error["utterance"]
-        features = sets.setdefault(row.features, None) or FeatureSet(*row.features)
-        sets[row.features] = features
-        sample = samples[error["dataset"]][name]
-        made.append(Job(sample, features, error["place"], posteriors[row.posteriors][name]))
+        about = of_features(row.features)
+        sample, settings = samples[error["dataset"]][name], Spectrogram(**about["spectrogram"])
+        made.append(Job(sample, about["labels"], settings, posteriors[row.posteriors][name]))
     return made
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from deepspeech2.cli import UserError
+from deepspeech2.features.parts import shard_names
 from deepspeech2.files import read_json, read_sealed, require_unaltered
 from deepspeech2.report import FORMAT
 from deepspeech2.scoring import transcripts as transcripts_file
@@ -117,16 +118,21 @@ class Row:
         return self.engine if is_greedy(self.record) else f"{self.engine} {self.decoder}"
 
     @property
-    def features(self) -> tuple[Path, Path]:
-        """The folder of its features, and their index."""
-        base = self.folder.parents[2]
-        return base / "features", base / "features.json"
+    def features(self) -> Path:
+        """The index of its features."""
+        return self.folder.parents[2] / "features.json"
 
     @property
-    def posteriors(self) -> tuple[Path, Path]:
-        """The file of its posteriors, and their index."""
-        base = self.folder.parent
-        return base / "posteriors.bin", base / "posteriors.json"
+    def posteriors(self) -> tuple[tuple[Path, ...], Path]:
+        """The files of its posteriors, one for each shard, and their index."""
+        base, configured = self.folder.parent, self.record["configuration"].get("dataset")
+        shards = configured.get("shards", 1) if isinstance(configured, dict) else 1
+        of_shards = (
+            base.parents[1] / "parts" / name / Path(*base.parts[-2:]) / "posteriors.bin"
+            for name in shard_names(shards)
+        )
+        paths = (base / "posteriors.bin",) if shards == 1 else tuple(of_shards)
+        return paths, base / "posteriors.json"
 
     def is_scored(self) -> bool:
         """Whether its accuracy means anything."""

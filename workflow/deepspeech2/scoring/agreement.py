@@ -74,11 +74,11 @@ def posteriors_agree(ours: Posteriors, eager: Posteriors, index: str | Path) -> 
 def main(
     transcripts: Input,
     transcripts_index: Input,
-    posteriors: Input,
+    posteriors: list[Input],
     posteriors_index: Input,
     eager_transcripts: Input,
     eager_transcripts_index: Input,
-    eager_posteriors: Input,
+    eager_posteriors: list[Input],
     eager_posteriors_index: Input,
     agreement: Output,
 ) -> None:
@@ -86,11 +86,11 @@ def main(
 
     transcripts: the engine's (JSON lines)
     transcripts_index: the engine's (JSON)
-    posteriors: the engine's
+    posteriors: the engine's, one file or its shards' in order
     posteriors_index: the engine's (JSON)
     eager_transcripts: the eager reference's (JSON lines)
     eager_transcripts_index: the eager reference's (JSON)
-    eager_posteriors: the eager reference's
+    eager_posteriors: the eager reference's, likewise
     eager_posteriors_index: the eager reference's (JSON)
     agreement: figures to write (JSON)
     """

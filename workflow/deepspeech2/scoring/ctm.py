@@ -33,7 +33,7 @@ def write(path: Path, names: Iterable[str], entries: Iterable[Sequence[Sequence]
 def main(
     transcripts: Input,
     transcripts_index: Input,
-    posteriors: Input,
+    posteriors: list[Input],
     posteriors_index: Input,
     features_index: Input,
     ctm: Output,
@@ -43,7 +43,7 @@ def main(
 
     transcripts: transcripts of a row, with times (JSON lines)
     transcripts_index: their index (JSON)
-    posteriors: the row's posteriors
+    posteriors: the row's posteriors, one file or its shards' in order
     posteriors_index: their index (JSON)
     features_index: index of the features, for labels and lengths (JSON)
     ctm: hypotheses' words, to write

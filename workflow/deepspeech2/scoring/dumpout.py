@@ -18,13 +18,13 @@ from deepspeech2.model import posteriors as posteriors_file
 
 
 def main(
-    posteriors: Input,
+    posteriors: list[Input],
     posteriors_index: Input,
     dumpout: Output,
 ) -> None:
     """Command line.
 
-    posteriors: posteriors of all utterances
+    posteriors: posteriors of all utterances, one file or its shards' in order
     posteriors_index: their index (JSON)
     dumpout: folder to write
     """

@@ -39,12 +39,12 @@ def attempt(trial: Trial) -> list[str]:
 
 
 @functools.cache
-def _read(path: Path, index: Path) -> list:
-    return list(posteriors_file.read(path, index))
+def _read(paths: tuple[Path, ...], index: Path) -> list:
+    return list(posteriors_file.read(paths, index))
 
 
 def main(
-    posteriors: Input,
+    posteriors: list[Input],
     posteriors_index: Input,
     features_index: Input,
     language_model_index: Input | None,
@@ -57,7 +57,7 @@ def main(
 ) -> None:
     """Command line.
 
-    posteriors: posteriors of the validation part
+    posteriors: posteriors of the validation part, one file or its shards' in order
     posteriors_index: their index (JSON)
     features_index: index of the features, for references (JSON)
     language_model_index: index of the decoder's language model (JSON)
@@ -74,9 +74,11 @@ def main(
             f"{features_index}: of {features['manifest']}, which is no part val; nothing may be "
             "chosen on what is reported"
         )
+    whole_files = files.read_sealed(posteriors_index)["files"]
     model, about = arpa.read(language_model_index)
     references = {u["id"]: u["reference"] for u in features["utterances"]}
-    names = [name for name, _ in _read(posteriors, posteriors_index)]
+    paths = (tuple(posteriors), posteriors_index)
+    names = [name for name, _ in _read(*paths)]
     lines = [dict(zip(grid, values)) for values in itertools.islice(
         itertools.product(*grid.values()), MAX_LINES + 1
     )]  # fmt: skip
@@ -91,7 +93,7 @@ def main(
             decoders.complete(decoder.kind, {**decoder.options, **options}),
             tuple(features["labels"]),
             model,
-            (posteriors, posteriors_index),
+            paths,
         )
         for options in lines
     ]
@@ -119,7 +121,7 @@ def main(
             "language_model": about,
             "dataset": dataset,
             "utterances": len(names),
-            "posteriors_sha256": files.read_sealed(posteriors_index)["sha256"],
+            "posteriors_sha256": " ".join(whole["sha256"] for whole in whole_files),
             "grid_sha256": files.sha256(table),
             "chosen": chosen,
             "chosen_sha256": files.seal(chosen),

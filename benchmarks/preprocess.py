@@ -30,7 +30,7 @@ from pipeline import COPIES, ROOT, repeated
 
 sys.path.insert(0, str(ROOT / "workflow"))
 from deepspeech2.features.measure import Settings
-from deepspeech2.features.preprocess import preprocess
+from deepspeech2.features.preprocess import jobs_of, preprocess
 from deepspeech2.features.spectrogram import Spectrogram
 
 MEMORY = Path("/dev/shm")
@@ -117,7 +117,8 @@ def main() -> None:
         labels = json.loads((folder / "results/datasets/an4/labels.json").read_text())
 
         def ours(manifest: Path, labels: list[str], out: Path) -> None:
-            preprocess(manifest, Settings(labels, Spectrogram(), False), out, args.processes)
+            settings = Settings(labels, Spectrogram(), False)
+            preprocess(manifest, jobs_of(manifest, settings), settings, out, args.processes)
 
         few, many = folder / target, repeated(folder / target, COPIES)
         ways = {

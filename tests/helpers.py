@@ -323,11 +323,11 @@ def snakemake(folder: Path, *arguments, check=True, **options) -> subprocess.Com
 def planned(folder: Path, *arguments) -> dict:
     """What Snakemake would run: the first output of each job, by rule."""
     jobs, rule = {}, None
-    for line in snakemake(folder, "-n", *arguments).stdout.splitlines():
+    for line in map(str.strip, snakemake(folder, "-n", *arguments).stdout.splitlines()):
         if line.startswith("rule ") and line.endswith(":"):
             rule = line[5:-1]
-        elif line.strip().startswith("output: ") and rule:
-            jobs.setdefault(rule, []).append(line.strip()[8:].split(", ")[0])
+        elif line.startswith("output: ") and rule:
+            jobs.setdefault(rule, []).append(line[8:].split(", ")[0])
     return jobs
 
 

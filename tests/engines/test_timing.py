@@ -357,6 +357,19 @@ def test_every_hash_is_checked_before_the_clock_starts(stage, session):
     assert session.events == ["prepare", "open", *reads, "wait", *(5 * batch), "wait", "close"]
 
 
+def test_of_a_large_set_a_sample_is_timed_and_a_small_one_is_quick(stage, session):
+    found = stage("--batch-size", "1", "--sample", "2", "--multi", "3")
+    assert found["sample"] == 2 and found["utterances"] == found["batches"] == 6
+    assert "read data1.bin" in session.events and session.events.count("read data3.bin") <= 1
+    assert sum(event.startswith("read") for event in session.events) == 2
+    assert found["settings"]["sample"] == 2 and found["verdict"] == "INVALID"
+    assert "a sample of 2 of 1000 utterances" in found["reasons"]
+    found = stage("--batch-size", "1", "--sample", "2", "--min-batches", "1", "--min-seconds", "0")
+    assert found["verdict"] == "QUICK"
+    found = stage("--batch-size", "1", "--sample", "3", "--multi", "1")  # all of the set
+    assert found["settings"]["sample"] == 1000 and "sample" not in str(found["reasons"])
+
+
 def test_an_artefact_of_other_versions_is_refused(stage, tmp_path):
     index = files.read_sealed(tmp_path / "compiled.json")
     index["versions"] = {"stand-in": "1", "driver": "driver 6"}
@@ -390,7 +403,7 @@ def test_what_the_stage_writes(stage, session, tmp_path):
     ]  # fmt: skip
     assert found["settings"] == {
         "warmup_batches": 4, "min_batches": 10, "min_seconds": 10.0, "multi": 3,
-        "max_spread": 0.2, "max_other_load": 0.1, "governors": ["performance"],
+        "max_spread": 0.2, "max_other_load": 0.1, "governors": ["performance"], "sample": 1000,
     }  # fmt: skip
     environment = found["environment"]
     assert environment["threads"] == 2 and environment["driver"] == "driver 7"  # no more cores

@@ -300,4 +300,6 @@ def test_too_little_space_is_seen_before_work(tmp_path, monkeypatch):
     settings = stage.Settings(LABELS, Spectrogram(), False)
     (tmp_path / "out").mkdir()
     with pytest.raises(UserError, match=r"3 utterances padded to the longest \('u2', 0.6 s\)"):
-        stage.preprocess(write_manifest(folder), settings, tmp_path / "out", 1)
+        manifest = write_manifest(folder)
+        jobs = stage.jobs_of(manifest, settings)
+        stage.preprocess(manifest, jobs, settings, tmp_path / "out", 1)

@@ -85,7 +85,7 @@ def unchanged(listed: Callable[[], Iterable[str | Path]]) -> Iterator[None]:
     """Refuse files that change, come or go while the block reads them; `listed` says which."""
 
     def states() -> dict[str | Path, tuple]:
-        return {path: _state(path) for path in listed() if os.path.exists(path)}
+        return {path: _state(os.stat(path)) for path in listed() if os.path.exists(path)}
 
     before = states().items()
     yield
@@ -93,9 +93,8 @@ def unchanged(listed: Callable[[], Iterable[str | Path]]) -> Iterator[None]:
         raise UserError(f"{path}: changed while it was read; run again")
 
 
-def _state(path: str | Path) -> tuple[int, ...]:
+def _state(about: os.stat_result) -> tuple[int, ...]:
     """What the system says of a file: something else after each change."""
-    about = os.stat(path)
     return about.st_size, about.st_mtime_ns, about.st_ctime_ns, about.st_ino
 
 
@@ -293,11 +292,16 @@ class Fingerprints:
 
     def of(self, paths: Iterable[str | Path], root: Path | None = None) -> str:
         """Hex SHA-256 over the paths (below `root`) and contents of files, in any order."""
-        total, before = hashlib.sha256(), dict(self.known)
+        total, self._changed = hashlib.sha256(), False
+        below = os.path.join(root or "", "")
         for path in sorted(map(os.fspath, paths)):
-            name = os.path.relpath(path, root) if root else os.path.basename(path)
+            plain = path.removeprefix(below)  # relpath takes long for a hundred thousand
+            if not root:
+                name = os.path.basename(path)
+            else:
+                name = plain if plain != path and ".." not in plain else os.path.relpath(path, root)
             total.update(f"{name}\0{self._digest(path)}\n".encode(errors="surrogateescape"))
-        if self.known != before:
+        if self._changed:
             with contextlib.suppress(OSError):  # what cannot be kept is read again
                 write_json(self.cache, {k: v for k, v in self.known.items() if os.path.exists(k)})
         return total.hexdigest()
@@ -305,16 +309,17 @@ class Fingerprints:
     def _digest(self, path: str) -> str:
         key = os.path.abspath(path)
         try:
-            if not os.path.isfile(path):  # a pipe would be read forever
+            about = os.stat(path)
+            if not stat.S_ISREG(about.st_mode):  # a pipe would be read forever
                 return "not a file"
-            state = list(_state(path))
+            state = list(_state(about))
             if self.known.get(key, [])[:-1] == state:
                 return self.known[key][-1]
             digest = sha256(path)
         except OSError as error:
             return error.strerror or "unreadable"
         if key.isprintable() and time.time() - max(state[1:3]) / 1e9 > self.SETTLED:
-            self.known[key] = [*state, digest]
+            self.known[key], self._changed = [*state, digest], True
         else:
-            self.known.pop(key, None)
+            self._changed |= self.known.pop(key, None) is not None
         return digest

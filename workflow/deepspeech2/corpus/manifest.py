@@ -109,7 +109,9 @@ def read(manifest: str | Path, outside: bool = False) -> list[Sample]:
         if not wav or not txt:
             raise UserError(f"{where}: needs wav_path and transcript_path")
         audio, transcript = (inside(root, name, where, folders, outside) for name in (wav, txt))
-        utterance = Utterance(values.get("id") or id_of(audio, root), str(audio), speaker=speaker)
+        utterance = Utterance(
+            values.get("id") or id_of(audio, root, folders), str(audio), speaker=speaker
+        )
         check_id(utterance.id, where)
         hashes = (values.get(key, "") for key in ("wav_sha256", "txt_sha256"))
         samples.append(Sample(utterance, transcript, *hashes, index))

@@ -72,11 +72,19 @@ def inside(
     return path
 
 
-def id_of(path: Path, root: Path) -> str:
+def id_of(path: Path, root: Path, resolved: Callable[[str], str] = resolved) -> str:
     """An utterance's id: its recording's path under `root` without suffix.
 
     Where a link leads outside it is the link's path, and the whole path where that is outside, too.
+    `resolved` is asked for folders only.
     """
+    folder, last = os.path.split(path)
+    if last not in ("", ".", "..") and not os.path.islink(path):
+        # As below, by text: a set may have a hundred thousand.
+        real, base = f"{resolved(folder)}/{last}", f"{resolved(str(root)).rstrip('/')}/"
+        if real.startswith(base):
+            stem, suffix = os.path.splitext(real.removeprefix(base))
+            return stem if len(suffix) > 1 else stem + suffix
     for found, base in (
         (path.resolve(), root.resolve()),
         (Path(os.path.abspath(path)), Path(os.path.abspath(root))),

@@ -5,9 +5,10 @@ takes one at a time in the manifest's order, and what counts is how long each ha
 
 The timed region is the reference's: forward and synchronize, after upload and before download.
 Warm-up batches are dropped. The set is repeated until the least duration and number of batches are
-reached, or exactly `--multi` times. Of a large set a fixed sample of all lengths is taken. Only
+reached, or exactly `--multi` times; of a large set a fixed sample of all lengths is taken. Only
 real utterances count, not the rows that fill a batch up. Assembling, uploading and downloading are
-timed beside it, for the end-to-end figures. A part of what was downloaded is compared with the accuracy run's posteriors (proof.py), outside of all of it.
+timed beside it, for the end-to-end figures. Some of what was downloaded is compared with the
+accuracy run's posteriors (proof.py), outside of all of it.
 """
 
 from __future__ import annotations
@@ -268,7 +269,7 @@ def main(
     whole = FeatureSet(features, features_index)
     settings = Settings(
         warmup_batches, min_batches, min_seconds, multi, max_spread, max_other_load, governors,
-        sample if sample < len(whole) else SAMPLE,
+        sample if sample < whole.description.get("of", len(whole)) else SAMPLE,
     )  # fmt: skip
     backend = engines.create(engine)
     load = machine.OtherLoad()

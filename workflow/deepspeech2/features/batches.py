@@ -44,7 +44,7 @@ class FeatureSet:
         """The utterances at some ascending positions, as a set padded to the longest of them."""
         found = copy.copy(self)
         found.utterances = [self.utterances[position] for position in positions]
-        found.frames_max = found.utterances[0]["frames"]
+        found.frames_max = max(utterance["frames"] for utterance in found.utterances)
         found._numbers = [self._numbers[position] for position in positions]
         found._verified = set()
         return found

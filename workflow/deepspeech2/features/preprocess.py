@@ -212,8 +212,9 @@ def main(
         jobs = [jobs[utterances[position]["manifest_position"]] for position in chosen]
     with files.replacing_folder(features) as folder:
         found = preprocess(manifest, jobs, settings, folder, processes)
-    if plan:
-        require_planned(found["utterances"], [utterances[p] for p in chosen], plan)
+        if plan:
+            require_planned(found["utterances"], [utterances[p] for p in chosen], plan)
+            found["of"] = len(utterances)
     files.write_json(index, found)
     log.info("%d utterances, padded to %d frames", len(found["utterances"]), found["frames_max"])
 

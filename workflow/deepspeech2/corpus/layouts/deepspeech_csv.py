@@ -5,11 +5,12 @@ Paths are relative to the table's folder; absolute ones need the user's word.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
 from deepspeech2.corpus import layouts, tables
-from deepspeech2.corpus.text import clean, id_of, inside
+from deepspeech2.corpus.text import clean, id_of, inside, resolved
 from deepspeech2.corpus.utterance import Utterance
 
 COLUMNS = ("wav_filename", "transcript")
@@ -23,8 +24,8 @@ class Layout(layouts.Recordings):
         return "the column wav_filename" if tables.has_headings(source, *COLUMNS) else None
 
     def utterances(self) -> Iterator[Utterance]:
-        root = self.source.parent
+        root, resolve = self.source.parent, functools.lru_cache(resolved)
         for number, row in tables.rows(self.source, COLUMNS):
             where = f"{self.source}: line {number}"
-            path = inside(root, row["wav_filename"], where, outside=self.rules.allow_outside)
-            yield Utterance(id_of(path, root), str(path), clean(row["transcript"]))
+            path = inside(root, row["wav_filename"], where, resolve, self.rules.allow_outside)
+            yield Utterance(id_of(path, root, resolve), str(path), clean(row["transcript"]))

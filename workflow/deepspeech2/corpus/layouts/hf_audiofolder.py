@@ -51,7 +51,7 @@ class Layout(layouts.Recordings):
                     raise UserError(f"{where}: needs {FILE} and one of {', '.join(TEXTS)}")
                 path = inside(table.parent, name, where, resolve, self.rules.allow_outside)
                 used.add(Path(os.path.normpath(path)))
-                text, utterance = text_of(row[key], key, where), id_of(path, self.source)
+                text, utterance = text_of(row[key], key, where), id_of(path, self.source, resolve)
                 part = part_in((*names, *Path(name).parts[:-1]))
                 self.official.setdefault(utterance, part)
                 yield Utterance(utterance, str(path), clean(text))

@@ -35,7 +35,7 @@ class Layout(layouts.Recordings):
             if name is None or not isinstance(text, str):
                 raise UserError(f"{where}: needs {AUDIO[0]} and text; it has {', '.join(row):.200}")
             path = inside(root, name, where, resolve, self.rules.allow_outside)
-            start, end, key = 0.0, None, id_of(path, root)
+            start, end, key = 0.0, None, id_of(path, root, resolve)
             length = row.get("duration")
             if row.get("offset") is not None:
                 start = tables.seconds(row["offset"], "offset", where)

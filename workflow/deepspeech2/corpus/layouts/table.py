@@ -35,7 +35,7 @@ class Layout(layouts.Recordings):
             cells = {key: _text(row.get(name), name, where) for key, name in columns.items()}
             path = inside(root, cells["path"], where, resolve, self.rules.allow_outside)
             start, end, channel = 0.0, None, None
-            key = cells.get("id") or id_of(path, root)
+            key = cells.get("id") or id_of(path, root, resolve)
             if cells.get("start"):
                 start = seconds(cells["start"], columns["start"], where)
                 key = cells.get("id") or f"{key}_{round(1000 * start)}"

@@ -94,7 +94,8 @@ if RUN.missing_engines == "leave_out":
         raise WorkflowError("config: run.engines: none of them can run here")
 SELECTION = {"dataset": RUN.datasets, "model": RUN.models, "engine": RUN.engines}
 ROWS = {**SELECTION, "batch_size": RUN.batch_sizes, "decoder": RUN.decoders}
-for path in remove_torn("results"):
+# Not in the jobs that a run starts, on this node or another: it has looked, and they write.
+for path in remove_torn("results") if workflow.is_main_process else ():
     logger.warning(f"{path}: is empty or torn, as a power cut leaves files; it is made anew")
 FINGERPRINTS = Fingerprints(Path(".snakemake") / "deepspeech2" / "fingerprints.json")
 # Stages are programs of the package. They start with the interpreter that runs Snakemake, which
@@ -202,7 +203,8 @@ def preflight():
 onstart:
     if os.path.exists("results") and not os.access("results", os.W_OK):
         raise WorkflowError("results/: cannot be written; see to its rights")
-    preflight()
+    if workflow.local_exec:  # elsewhere a stage itself says what its node lacks
+        preflight()
 
 
 onsuccess:

@@ -17,6 +17,8 @@ rule compare:
         "results/benchmarks/compare.tsv"
     conda:
         "../../envs/cpu.yaml"
+    resources:
+        **needs("report"),
     params:
         **dict(CONFIG.compare),
         baseline=CONFIG.baseline or [],
@@ -35,5 +37,7 @@ rule gate:
         "results/logs/gate.log",
     conda:
         "../../envs/cpu.yaml"
+    resources:
+        **needs("report"),
     shell:
         stage("report.gate")

@@ -10,6 +10,8 @@ rule fetch_corpus:
         "results/benchmarks/datasets/{dataset}/fetch.tsv"
     conda:
         "../../envs/cpu.yaml"
+    resources:
+        **needs("fetch"),
     params:
         urls=of_dataset("urls"),
         kind="archive",
@@ -35,6 +37,8 @@ rule corpus:
         "results/benchmarks/datasets/{dataset}/corpus.tsv"
     conda:
         "../../envs/cpu.yaml"
+    resources:
+        **needs("corpus"),
     params:
         layout=of_dataset("layout"),
         source=lambda wildcards, input: input.archive or DATASETS[wildcards.dataset].path,
@@ -65,6 +69,8 @@ rule manifest:
         "results/benchmarks/datasets/{dataset}/manifest_{split}.tsv"
     conda:
         "../../envs/cpu.yaml"
+    resources:
+        **needs("manifest"),
     params:
         split="{split}",
         code=code("corpus.manifest"),

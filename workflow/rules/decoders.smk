@@ -16,6 +16,8 @@ rule language_model:
         "results/benchmarks/language_models/{language_model}.tsv"
     conda:
         "../../envs/cpu.yaml"
+    resources:
+        **needs("decode"),
     params:
         unit=lambda wildcards: CONFIG.language_models[wildcards.language_model].unit,
         order=lambda wildcards: CONFIG.language_models[wildcards.language_model].order,
@@ -45,6 +47,8 @@ rule choose:
     conda:
         "../../envs/cpu.yaml"
     threads: 1024
+    resources:
+        **needs("decode"),
     params:
         decoder=lambda wildcards: CONFIG.decoder(TUNE.decoder).text(),
         dataset=TUNE.dataset or [],

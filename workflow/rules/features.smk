@@ -20,6 +20,8 @@ rule preprocess:
     conda:
         "../../envs/cpu.yaml"
     threads: 2
+    resources:
+        **needs("features"),
     params:
         part=[],
         sample=[],
@@ -48,6 +50,8 @@ rule plan:
     conda:
         "../../envs/cpu.yaml"
     threads: 2
+    resources:
+        **needs("features"),
     params:
         shards=lambda wildcards: DATASETS[wildcards.dataset].shards,
         unknown_characters=of_dataset("unknown_characters"),

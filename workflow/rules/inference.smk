@@ -18,6 +18,8 @@ rule compile:
     conda:
         "../../envs/cpu.yaml"
     threads: alone(1)
+    resources:
+        **needs("compile"),
     params:
         batch_size="{batch_size}",
         engine=engine_of,
@@ -47,6 +49,8 @@ rule eager:
     conda:
         "../../envs/cpu.yaml"
     threads: CONFIG.accuracy.threads
+    resources:
+        **needs("eager"),
     params:
         threads=CONFIG.accuracy.threads,
         code=code("model.eager"),
@@ -72,6 +76,8 @@ rule infer:
     conda:
         "../../envs/cpu.yaml"
     threads: alone(CONFIG.accuracy.threads)
+    resources:
+        **needs("infer"),
     params:
         batch_size="{batch_size}",
         engine=engine_of,
@@ -100,6 +106,8 @@ rule decode:
     conda:
         "../../envs/cpu.yaml"
     threads: CONFIG.accuracy.threads
+    resources:
+        **needs("decode"),
     params:
         decoder=decoder_of,
         contents=tuning_contents,
@@ -138,6 +146,8 @@ rule join:
         dataset=one_of(SHARDED),
     conda:
         "../../envs/cpu.yaml"
+    resources:
+        **needs("score"),
     params:
         code=code("model.join"),
     shell:
@@ -172,6 +182,8 @@ rule gather:
         dataset=one_of(SHARDED),
     conda:
         "../../envs/cpu.yaml"
+    resources:
+        **needs("score"),
     params:
         code=code("scoring.gather"),
     shell:
@@ -214,6 +226,8 @@ rule decoding_time:
     conda:
         "../../envs/cpu.yaml"
     threads: 1024
+    resources:
+        **needs("decode"),
     params:
         decoder=decoder_of,
         contents=tuning_contents,
@@ -239,6 +253,8 @@ rule score:
         "results/benchmarks/{dataset}/{model}/{engine}/bs{batch_size}/{decoder}/score.tsv"
     conda:
         "../../envs/cpu.yaml"
+    resources:
+        **needs("score"),
     params:
         normaliser=CONFIG.score.normaliser or [],
         contents=lambda wildcards: contents(
@@ -267,6 +283,8 @@ rule agreement:
         "results/benchmarks/{dataset}/{model}/{engine}/bs{batch_size}/{decoder}/agreement.tsv"
     conda:
         "../../envs/cpu.yaml"
+    resources:
+        **needs("score"),
     params:
         code=code("scoring.agreement"),
     shell:
@@ -293,6 +311,8 @@ rule timing:
     conda:
         "../../envs/cpu.yaml"
     threads: 1024
+    resources:
+        **needs("timing"),
     params:
         **{key: [] if value is None else value for key, value in CONFIG.timing},
         scenario="offline",
@@ -343,6 +363,8 @@ rule zeros:
     conda:
         "../../envs/cpu.yaml"
     threads: 1024
+    resources:
+        **needs("timing"),
     params:
         batch_size="{batch_size}",
         engine=engine_of,
@@ -372,6 +394,8 @@ rule record:
         "results/benchmarks/{dataset}/{model}/{engine}/bs{batch_size}/{decoder}/record.tsv"
     conda:
         "../../envs/cpu.yaml"
+    resources:
+        **needs("score"),
     params:
         row="{dataset}/{model}/{engine}/bs{batch_size}/{decoder}",
         configuration=lambda wildcards: json.dumps(
@@ -400,6 +424,8 @@ rule dumpout_of:
         "results/benchmarks/{dataset}/{model}/{engine}/bs{batch_size}/dumpout.tsv"
     conda:
         "../../envs/cpu.yaml"
+    resources:
+        **needs("score"),
     params:
         code=code("scoring.dumpout"),
     shell:
@@ -420,6 +446,8 @@ rule trn_of:
         "results/benchmarks/{dataset}/{model}/{engine}/bs{batch_size}/{decoder}/trn.tsv"
     conda:
         "../../envs/cpu.yaml"
+    resources:
+        **needs("score"),
     params:
         code=code("scoring.trn"),
     shell:
@@ -443,6 +471,8 @@ rule ctm_of:
         "results/benchmarks/{dataset}/{model}/{engine}/bs{batch_size}/{decoder}/ctm.tsv"
     conda:
         "../../envs/cpu.yaml"
+    resources:
+        **needs("score"),
     params:
         code=code("scoring.ctm"),
     shell:

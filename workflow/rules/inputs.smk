@@ -113,15 +113,20 @@ def one_of(names):
     return "|".join(map(re.escape, names)) or "(?!)"
 
 
+def path_of(part):
+    """What a part's name is in paths, as the wildcard `part`."""
+    return f"{os.sep}parts{os.sep}{part}"
+
+
 def shards_of(dataset):
     """The parts that a dataset's accuracy is computed in, as in paths: itself, or its shards."""
     count = DATASETS[dataset].shards
-    return [f"/parts/{name}" for name in shard_names(count)] if count > 1 else [""]
+    return list(map(path_of, shard_names(count))) if count > 1 else [""]
 
 
 def timed_of(dataset):
     """The part that is timed: a sharded dataset's sample is made for it alone."""
-    return f"/parts/{SAMPLE}" if DATASETS[dataset].shards > 1 else ""
+    return path_of(SAMPLE) if DATASETS[dataset].shards > 1 else ""
 
 
 def computed(dataset):

@@ -10,6 +10,8 @@ rule fetch_checkpoint:
         "results/benchmarks/models/{model}/fetch.tsv"
     conda:
         "../../envs/cpu.yaml"
+    resources:
+        **needs("fetch"),
     params:
         urls=lambda wildcards: [MODELS[wildcards.model].checkpoint],
         kind="checkpoint",
@@ -31,6 +33,8 @@ rule random_weights:
         "results/benchmarks/models/{model}/random_weights.tsv"
     conda:
         "../../envs/cpu.yaml"
+    resources:
+        **needs("export"),
     params:
         rnn_type=random_setting("rnn_type"),
         hidden_size=random_setting("hidden_size"),
@@ -58,6 +62,8 @@ rule convert:
         "results/benchmarks/models/{model}/convert.tsv"
     conda:
         "../../envs/cpu.yaml"
+    resources:
+        **needs("convert"),
     params:
         sha256=lambda wildcards: MODELS[wildcards.model].sha256 or [],
         spectrogram=lambda wildcards: json.dumps(MODELS[wildcards.model].spectrogram),
@@ -80,6 +86,8 @@ rule torchscript:
         "results/benchmarks/models/{model}/torchscript_{form}.tsv"
     conda:
         "../../envs/cpu.yaml"
+    resources:
+        **needs("export"),
     params:
         form="{form}",
         code=code("model.torchscript"),
@@ -101,6 +109,8 @@ rule onnx:
         "results/benchmarks/models/{model}/onnx_{form}_opset{opset}.tsv"
     conda:
         "../../envs/cpu.yaml"
+    resources:
+        **needs("export"),
     params:
         form="{form}",
         opset="{opset}",
@@ -157,6 +167,8 @@ rule package:
         "results/benchmarks/export/{model}.tsv"
     conda:
         "../../envs/cpu.yaml"
+    resources:
+        **needs("export"),
     params:
         code=code("model.package"),
     shell:

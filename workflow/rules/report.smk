@@ -28,6 +28,8 @@ rule table:
         "results/benchmarks/table.tsv"
     conda:
         "../../envs/cpu.yaml"
+    resources:
+        **needs("report"),
     params:
         published=PUBLISHED_PAIRS,
         contents=contents(*PUBLISHED.values()),
@@ -56,6 +58,8 @@ rule figures:
         "results/benchmarks/figures.tsv"
     conda:
         "../../envs/cpu.yaml"
+    resources:
+        **needs("report"),
     params:
         published=PUBLISHED_PAIRS,
         contents=contents(*PUBLISHED.values()),
@@ -85,6 +89,8 @@ rule errors:
         "results/benchmarks/errors.tsv"
     conda:
         "../../envs/cpu.yaml"
+    resources:
+        **needs("report"),
     params:
         code=code("report.errors"),
     shell:
@@ -115,6 +121,8 @@ rule page:
     conda:
         "../../envs/cpu.yaml"
     threads: 2
+    resources:
+        **needs("report"),
     params:
         published=PUBLISHED_PAIRS,
         manifests=lambda wildcards, input: list(map("=".join, zip(RUN.datasets, input.manifests))),

@@ -28,6 +28,8 @@ rule learn:
     conda:
         "../../envs/cpu.yaml"
     threads: 1024
+    resources:
+        **needs("learn"),
     params:
         train=lambda wildcards, input: list(
             map("=".join, zip(TRAIN.datasets, input.train_manifests))
@@ -57,6 +59,8 @@ rule curves:
         f"results/benchmarks/training/{TRAIN.name}_curves.tsv"
     conda:
         "../../envs/cpu.yaml"
+    resources:
+        **needs("report"),
     params:
         code=code("training.curves"),
     shell:

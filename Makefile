@@ -13,13 +13,14 @@
 #                    (BACKEND=acl_om: with offline models)
 # make test-aarch64  does an emulated Arm CPU compute what this one does? 1 GB; Debian, with
 #             qemu-user-static and mmdebstrap
+# make test-slurm  the workflow on a Slurm of this one machine, as root; Debian, with slurm-wlm
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet
 
-.PHONY: all test faults fuzz test-ascend test-aarch64 transcribe bench bench-growth \
+.PHONY: all test faults fuzz test-ascend test-aarch64 test-slurm transcribe bench bench-growth \
 	bench-inputs clean
 
 all: $(VENV)/.installed
@@ -44,6 +45,10 @@ test-ascend: $(VENV)/.installed
 
 test-aarch64: $(VENV)/.installed
 	TEST_AARCH64=1 $(BIN)/python -m pytest -v tests/engines/test_on_aarch64.py
+
+test-slurm: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet -r envs/slurm.txt
+	TEST_SLURM=1 $(BIN)/python -m pytest -v tests/slurm/test_on_slurm.py
 
 transcribe: $(VENV)/.installed
 	@PYTHONPATH=workflow $(BIN)/python -m deepspeech2.transcribe $(OPTIONS) $(FILES)

@@ -203,6 +203,9 @@ def row_content():
         "threads": 1,
         "versions": {"torch": "2.13.0"},
         "outside": {},
+        "node": "n1",
+        "cpu": "CPU",
+        "device": "cpu",
         "features_sha256": "6" * 64,
         "code_sha256": "5" * 64,
     }

@@ -216,7 +216,8 @@ class EngineEntry(Entry):
     """what computes: torchscript (CPU, NVIDIA GPUs, Ascend NPUs by torch_npu), native (CPU),
     onnxruntime (CPU, GPUs, NPUs), openvino (CPU), torch_aie or acl_om (Ascend NPUs)"""
     device: str | None = None
-    """where: cpu; cuda:0, cuda:1 ...; npu:0, npu:1 ...; null is the backend's own"""
+    """where: cpu; cuda:0, cuda:1 ...; npu:0, npu:1 ...; cuda:* or npu:*, whichever is free; null is
+    the backend's own"""
     precision: Literal[engines.PRECISIONS] | None = None
     """fp32; bf16 on the CPU, too, and int8 by native and onnxruntime; fp16 and bf16 on GPUs; fp16
     on NPUs, and bf16 by torchscript; null is the backend's own"""

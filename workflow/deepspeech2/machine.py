@@ -63,10 +63,16 @@ def _busy_seconds() -> float:
     return sum(times) - times.idle - getattr(times, "iowait", 0.0) - getattr(times, "guest", 0.0)
 
 
-def environment(threads: int) -> dict:
+def place(device: str) -> dict:
+    """Where something is computed: the node's name, its CPU, and the device's name in it."""
+    return {"node": platform.node(), "cpu": cpu_name(), "device": device}
+
+
+def environment(threads: int, device: str = "cpu") -> dict:
     """The machine and interpreter that measured."""
     return {
-        "cpu": cpu_name(),
+        **place(device),
+        "mhz": clocks(),
         "cores": psutil.cpu_count(),
         "threads": threads,
         "memory_bytes": psutil.virtual_memory().total,
@@ -88,6 +94,28 @@ def governor(folder: str = GOVERNORS) -> str | None:
         except (OSError, ValueError):
             continue
     return ", ".join(sorted(found)) or None
+
+
+def clocks(folder: str = GOVERNORS, program: str = "nvidia-smi") -> dict:
+    """MHz of the cores, at least and at most now and at most ever, and of NVIDIA's devices.
+
+    None is what cannot be read.
+    """
+    found: dict = {"least": None, "most": None, "limit": None, "devices": None}
+    for name, file, choose in (
+        ("least", "scaling_cur_freq", min),
+        ("most", "scaling_cur_freq", max),
+        ("limit", "cpuinfo_max_freq", max),
+    ):
+        with contextlib.suppress(OSError, ValueError):
+            paths = Path(folder).glob(f"cpu[0-9]*/cpufreq/{file}")
+            found[name] = choose(int(path.read_text()) for path in paths) // 1000
+    query = [program, "--query-gpu=clocks.sm,clocks.max.sm", "--format=csv,noheader,nounits"]
+    with contextlib.suppress(OSError, ValueError, subprocess.TimeoutExpired):
+        done = subprocess.run(query, capture_output=True, text=True, timeout=20)
+        lines = done.stdout.strip().splitlines() if done.returncode == 0 else []
+        found["devices"] = [list(map(int, line.split(","))) for line in lines] or None
+    return found
 
 
 def libraries() -> dict[str, str]:

@@ -181,9 +181,15 @@ def python_of(wildcards):
 def alone(threads):
     """Threads of a job, or more than any machine has where its engine has a device.
 
-    Snakemake scales those down to --cores, so that nothing else uses the device meanwhile.
+    Snakemake scales those down to --cores, so that nothing else uses the device meanwhile. Of
+    several devices, each job takes one that is free (engines/pool.py).
     """
-    return lambda wildcards: threads if engine(wildcards.engine).device == "cpu" else 1024
+
+    def of(wildcards):
+        device = engine(wildcards.engine).device
+        return threads if device == "cpu" or device.endswith(":*") else 1024
+
+    return of
 
 
 def preflight():

@@ -251,7 +251,12 @@ def backend_class(name: str) -> type[Backend]:
 
 
 def create(engine: Engine) -> Backend:
-    """The backend of an engine, its settings checked."""
+    """The backend of an engine, its settings checked.
+
+    With any device of a kind (`cuda:*`) it is that of the first: who computes takes one before
+    (engines/pool.py).
+    """
+    engine = engine._replace(device=engine.device.replace(":*", ":0"))
     backend = backend_class(engine.backend)(engine)
     backend.check()
     options = backend.options_on(engine.device)

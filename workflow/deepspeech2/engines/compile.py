@@ -12,7 +12,7 @@ from pathlib import Path
 
 from deepspeech2 import cli, engines, files
 from deepspeech2.cli import Input, Output, UserError, log
-from deepspeech2.engines import Engine, Export
+from deepspeech2.engines import Engine, Export, pool
 from deepspeech2.engines.artefact import require_versions
 from deepspeech2.engines.verdicts import SAMPLE
 from deepspeech2.features import parts
@@ -43,7 +43,8 @@ def main(
     shards: parts that the set is computed in
     sample: utterances that are timed of a larger set
     """
-    backend = engines.create(engine)
+    placed = pool.place(engine)
+    backend = engines.create(placed)
     exported = files.read_sealed(source_index)
     expected = exported["weights_sha256" if backend.source == "weights" else "sha256"]
     files.require_unaltered(source, expected, source_index)

@@ -6,9 +6,9 @@ machine writes the same bytes every time.
 
 from __future__ import annotations
 
-from deepspeech2 import cli, engines
+from deepspeech2 import cli, engines, machine
 from deepspeech2.cli import Input, Output, log
-from deepspeech2.engines import Engine
+from deepspeech2.engines import Engine, pool
 from deepspeech2.engines.artefact import require_artefact
 from deepspeech2.engines.run import infer
 from deepspeech2.features.batches import Batches, FeatureSet
@@ -40,7 +40,8 @@ def main(
     index: index to write (JSON)
     threads: threads of the host; the same number gives the same bytes
     """
-    backend = engines.create(engine)
+    placed = pool.place(engine)
+    backend = engines.create(placed)
     backend.prepare()
     require_artefact(artefact, artefact_index, backend, batch_size)
     batches = Batches(FeatureSet(features, features_index), batch_size, engine.pad_to)
@@ -49,6 +50,7 @@ def main(
         "batch_size": batch_size,
         "threads": threads,
         "outside": outside(),
+        **machine.place(placed.device),
         "versions": backend.versions(),
         "features_sha256": batches.features.index_sha256,
         "code_sha256": engines.code_sha256("deepspeech2.engines.infer", engine),

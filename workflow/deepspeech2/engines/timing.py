@@ -24,7 +24,7 @@ import numpy as np
 from deepspeech2 import cli, engines, machine
 from deepspeech2.cli import CORES, Cores, Input, Output, UserError, log
 from deepspeech2.cores import throttled_seconds
-from deepspeech2.engines import Engine
+from deepspeech2.engines import Engine, pool
 from deepspeech2.engines.artefact import require_artefact
 from deepspeech2.engines.proof import Proof
 from deepspeech2.engines.verdicts import (
@@ -271,7 +271,8 @@ def main(
         warmup_batches, min_batches, min_seconds, multi, max_spread, max_other_load, governors,
         sample if sample < whole.description.get("of", len(whole)) else SAMPLE,
     )  # fmt: skip
-    backend = engines.create(engine)
+    placed = pool.place(engine)
+    backend = engines.create(placed)
     load = machine.OtherLoad()
     backend.prepare()
     compiled = require_artefact(artefact, artefact_index, backend, batch_size)
@@ -319,7 +320,10 @@ def main(
             "peak_device_memory_bytes": device_memory,
             "settings": settings._asdict(),
             "engine": engine._asdict(),
-            "environment": {**machine.environment(threads), "driver": versions.get("driver")},
+            "environment": {
+                **machine.environment(threads, placed.device),
+                "driver": versions.get("driver"),
+            },
             "versions": versions,
             "code_sha256": engines.code_sha256("deepspeech2.engines.timing", engine),
             **{key: description[key] for key in ("checkpoint", "checkpoint_sha256", "parameters")},

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from deepspeech2 import cli, engines, files
 from deepspeech2.cli import Input, Output, UserError, log
-from deepspeech2.engines import Engine, Shape
+from deepspeech2.engines import Engine, Shape, pool
 from deepspeech2.engines.artefact import require_artefact
 
 
@@ -28,7 +28,8 @@ def main(
         of a backend
     zeros: figures to write (JSON)
     """
-    backend = engines.create(engine)
+    placed = pool.place(engine)
+    backend = engines.create(placed)
     if not backend.times_zeros:
         raise UserError(f"backend {engine.backend} has no figures of zeros")
     backend.prepare()

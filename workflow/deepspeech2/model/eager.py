@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from deepspeech2 import cli, sources
+from deepspeech2 import cli, machine, sources
 from deepspeech2.cli import Input, Output, log
 from deepspeech2.features.batches import FeatureSet
 from deepspeech2.model import network
@@ -56,6 +56,7 @@ def main(
         "engine": "eager float32",
         "batch_size": 1,
         "threads": threads,
+        **machine.place("cpu"),
         "versions": {"torch": torch.__version__},
         "features_sha256": feature_set.index_sha256,
         "code_sha256": sources.digest("deepspeech2.model.eager"),

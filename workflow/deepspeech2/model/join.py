@@ -12,7 +12,7 @@ from deepspeech2 import cli, files
 from deepspeech2.cli import Input, Output, UserError, log
 
 OWN = ("features_sha256",)  # what each shard has of its own
-PLACES = ("node",)  # and what may differ between them
+PLACES = ("node", "cpu", "device")  # and what may differ between them
 
 
 def joined(indexes: list[Path], features_index: Path) -> dict:

@@ -20,7 +20,14 @@ from deepspeech2.cli import Input, Output, log
 from deepspeech2.files import replacing
 from deepspeech2.report import published as published_figures
 from deepspeech2.report.reliability_figure import reliability
-from deepspeech2.report.rows import is_scored, of_speed, read_record
+from deepspeech2.report.rows import (
+    device_name,
+    is_scored,
+    node_kind,
+    of_one_kind,
+    of_speed,
+    read_record,
+)
 from deepspeech2.report.style import COLOURS, PUBLISHED, SIZE, STYLE, save
 
 MOST_ABOVE_EACH_OTHER = 3  # panels; more stand in two columns
@@ -47,9 +54,12 @@ def series_of(records: list[dict]) -> list[Series]:
     """Series by dataset, model, engine and decoder, named by what tells them apart."""
     keys = ("dataset", "model", "engine", "decoder")
     varying = [k for k in keys if len({r[k] for r in records}) > 1] or ["engine"]
+    alike = of_one_kind(map(node_kind, records), map(device_name, records))
     groups: dict[str, list[dict]] = {}
     for found in records:
-        groups.setdefault(" ".join(found[key] for key in varying), []).append(found)
+        place = () if alike else (f"on {node_kind(found)}", device_name(found))
+        name = " ".join(filter(None, [*(found[key] for key in varying), *place]))
+        groups.setdefault(name, []).append(found)
     return [Series(name, number, rows) for number, (name, rows) in enumerate(groups.items())]
 
 

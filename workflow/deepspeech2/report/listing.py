@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from deepspeech2.cli import UserError
 from deepspeech2.files import read_sealed
-from deepspeech2.report.rows import Row, groups
+from deepspeech2.report.rows import Row, device_name, groups, node_kind, of_one_kind
 from deepspeech2.scoring.alignment import words
 from deepspeech2.scoring.classes import text_class
 from deepspeech2.scoring.rates import improvement
@@ -159,6 +159,8 @@ def _against(rows: Sequence[Row], what: str) -> list[dict]:
         )
         rates = [r.record["accuracy"]["wer"]["percent"] for r in (base, row)]
         speeds = [r.record["offline"]["utterances_per_s"] for r in (base, row)]
+        both = base.record, row.record
+        comparable = of_one_kind(map(node_kind, both), map(device_name, both))
         found.append(
             {
                 **row.key,
@@ -169,7 +171,7 @@ def _against(rows: Sequence[Row], what: str) -> list[dict]:
                 "differing_transcripts": sum(
                     before[name]["hypothesis"] != after[name]["hypothesis"] for name in before
                 ),
-                "speed_ratio": speeds[1] / speeds[0],
+                "speed_ratio": speeds[1] / speeds[0] if comparable else None,
             }
         )
     return found

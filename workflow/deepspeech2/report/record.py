@@ -101,6 +101,7 @@ def main(
         "environment": {**offline["environment"], "versions": offline["versions"]},
         "accuracy_environment": {
             **{key: run[key] for key in ("threads", "versions", "outside")},
+            **{key: run.get(key) for key in ("node", "cpu", "device")},
             "eager_versions": agreed["eager_versions"],
             "features_versions": features["versions"],
         },

@@ -97,6 +97,29 @@ def mixed(record: dict) -> str:
     return "; ".join([*parts, *(f"with {name}={value}" for name, value in settings.items())])
 
 
+def node_kind(record: dict) -> str:
+    """The kind of node that timed it, in words: CPU and cores."""
+    of = record["environment"]
+    return f"{of.get('cpu')}, {of.get('cores')} cores"
+
+
+def device_name(record: dict) -> str:
+    """What its engine computed on besides the CPU, in words."""
+    of = record["environment"]
+    kind = of.get("device", "cpu").partition(":")[0]
+    name = of["versions"].get("device", of["versions"].get("driver", ""))
+    return "" if kind == "cpu" else f"{kind} {name}".strip()
+
+
+def of_one_kind(nodes: Iterable[str], devices: Iterable[str]) -> bool:
+    """Whether speeds may be compared: on nodes of one kind, whatever their names.
+
+    Devices must be the same where both are of one sort: a GPU is compared with its own host.
+    """
+    named = {name.partition(" ")[::2] for name in devices if name}
+    return len(set(nodes)) <= 1 and len(named) == len({sort for sort, _ in named})
+
+
 class Row:
     """A row of the results, by its record: dataset/model/engine/bs<n>/decoder/record.json."""
 

@@ -14,10 +14,13 @@ from deepspeech2.report.published import Published
 from deepspeech2.report.rows import (
     audio_notes,
     coverage,
+    device_name,
     dropped,
     is_greedy,
     is_scored,
     mixed,
+    node_kind,
+    of_one_kind,
     skipped,
 )
 
@@ -170,6 +173,10 @@ COLUMNS = (
     Column("engine_settings", lambda r: _pairs(r["configuration"]["engine"], "=")),
     Column("decoder_settings", _decoder_settings),
     Column("cpu", "environment.cpu"),
+    Column("cores", "environment.cores"),
+    Column("node", "environment.node"),
+    Column("node_kind", node_kind),
+    Column("device_name", device_name),
     Column("versions", lambda r: _pairs(r["environment"]["versions"], " ")),
     Column("git_revision", "environment.git_revision"),
     Column("checkpoint", lambda r: r["checkpoint"]),
@@ -197,6 +204,9 @@ def shown(rows: pd.DataFrame) -> pd.DataFrame:
     text = as_text(COLUMNS, rows, readers=True)
     if rows["threads"].nunique() > 1:
         text["verdict"] += " (" + text["threads"] + " threads)"
+    if not of_one_kind(rows["node_kind"], rows["device_name"]):
+        places = zip(text["node_kind"], text["device_name"])
+        text["verdict"] += [f" ({' '.join(filter(None, place))})" for place in places]
     return for_readers(COLUMNS, text)
 
 
@@ -219,6 +229,12 @@ def notes(rows: pd.DataFrame, remarks: Iterable[str]) -> list[str]:
     ):
         clock = f", frequency governor {governor}" if governor else ""
         lines.append(f"Measured on {cpu} with {threads} threads{clock}; {versions}.")
+    if not of_one_kind(rows["node_kind"], rows["device_name"]):
+        kinds = sorted({*rows["node_kind"], *filter(None, rows["device_name"])})
+        lines.append(
+            "Timed on nodes of different kinds, whose speeds are not to be compared and are not "
+            f"compared here: {'; '.join(kinds)}."
+        )
     if (rows["verdict"] == "QUICK").any():
         lines.append("QUICK: timed with reduced settings; the speed is a rough figure.")
     timed = rows.drop_duplicates(["dataset", "model", "engine", "batch_size"])

@@ -169,9 +169,14 @@ def timed(output, **more):
 
 
 def group_of(wildcards):
-    """A shard's jobs are one, where jobs are sent to a cluster; others are by themselves."""
-    part = wildcards.part.rpartition("/")[2]
-    return f"{wildcards.dataset}_{wildcards.model}_{part}" if part else None
+    """A shard's jobs are one, where jobs are sent to a cluster; others are by themselves.
+
+    So are those of engines with a device: nothing else of a shard keeps one from others.
+    """
+    part, name = wildcards.part.rpartition("/")[2], wildcards.get("engine")
+    if not part or (name and device_kind(name) != "cpu"):
+        return None
+    return f"{wildcards.dataset}_{wildcards.model}_{part}"
 
 
 def decoder_of(wildcards):

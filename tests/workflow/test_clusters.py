@@ -1,0 +1,143 @@
+"""What is asked of clusters: by rules in a dry run, and by jobs that stand-ins take and run."""
+
+import json
+import os
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ROOT, copy_project
+from helpers import snakemake, write_folder, write_safetensors
+
+CONFIG = {
+    "run": {"datasets": ["own"], "models": ["tiny"], "engines": ["cpu"], "batch_sizes": [2]},
+    "datasets": {"own": {"layout": "folder", "path": "set", "shards": 3}},
+    "models": {"tiny": {"checkpoint": "tiny.safetensors"}},
+    "engines": {
+        "cpu": {"backend": "native", "padding": "batch"},
+        "gpu": {"backend": "torchscript", "device": "cuda:0"},
+        "gpus": {"backend": "torchscript", "device": "cuda:*"},
+        "npu": {"backend": "torchscript", "device": "npu:0"},
+    },
+    "timing": {"warmup_batches": 0, "min_batches": 1, "min_seconds": 0},
+}
+SLURM = "sbatch squeue srun sinfo scontrol scancel".split()
+TIMING = "results/own/tiny/cpu/bs2/timing.json"
+
+
+@pytest.fixture
+def project(tmp_path):
+    folder = copy_project(tmp_path / "checkout")
+    write_folder(folder / "set", "YES GO STOP LEFT".split())
+    write_safetensors(folder / "tiny.safetensors")
+    (folder / "own.yaml").write_text(yaml.safe_dump(CONFIG))
+    return folder
+
+
+def resources(project, *options):
+    """What jobs would ask for, by rule and engine."""
+    text = snakemake(project, "-n", "--cores", 8, "--configfile", "own.yaml", *options).stdout
+    found = {}
+    for block in re.split(r"(?m)^ *\[.*\]$|Group job", text):
+        rule = re.search(r"^ *rule (\w+):$", block, re.M)
+        asked = re.search(r"^ *resources: (.*)$", block, re.M)
+        if rule and asked:
+            engine = re.search(r"engine=(\w+)", block)
+            threads = re.search(r"^ *threads: (\d+)$", block, re.M)
+            pairs = dict(pair.split("=") for pair in asked[1].split(", "))
+            pairs["threads"] = int(threads[1]) if threads else 1
+            found[rule[1], engine and engine[1]] = pairs
+    return found
+
+
+def test_every_rule_says_what_it_needs_and_devices_are_asked_for(project):
+    engines = list(CONFIG["engines"])
+    changed = {**CONFIG, "run": {**CONFIG["run"], "engines": engines}}
+    (project / "own.yaml").write_text(yaml.safe_dump(changed))
+    found = resources(project)
+    assert {rule for rule, _ in found} >= {"corpus", "plan", "infer", "timing", "gather", "page"}
+    for (rule, _), asked in found.items():
+        if rule != "default":
+            assert int(asked["mem_mb"]) >= 200 and int(asked["runtime"]) >= 30, rule
+    for rule in ("compile", "infer", "timing"):
+        assert {e: found[rule, e].get("gpu") for e in engines} == {
+            "cpu": None, "gpu": "1", "gpus": "1", "npu": None,
+        }  # fmt: skip
+        assert {e: found[rule, e].get("gres") for e in engines} == {
+            "cpu": None, "gpu": None, "gpus": None, "npu": "npu:1",
+        }  # fmt: skip
+    text = snakemake(project, "-n", "--configfile", "own.yaml").stdout
+    groups = re.findall(r"Group job own_tiny_1of3 .*?(?=^\[)", text, re.M | re.S)
+    assert len(groups) == 1 and "engine=cpu" in groups[0] and "engine=gpu" not in groups[0]
+    # A job alone has all cores; with a pool of devices accuracy runs go side by side.
+    assert {e: found["infer", e]["threads"] for e in engines} == {
+        "cpu": 1, "gpu": 8, "gpus": 1, "npu": 8,
+    }  # fmt: skip
+    assert {found["timing", e]["threads"] for e in ("cpu", "npu")} == {8}
+
+
+def test_memory_grows_with_what_is_there(project):
+    before = int(resources(project)["infer", "cpu"]["mem_mb"])
+    compiled = project / "results/own/tiny/cpu/bs2/compiled.json"
+    compiled.parent.mkdir(parents=True)
+    shapes = [{"batch_size": 2, "bins": 161, "frames": frames} for frames in (100, 50_000)]
+    compiled.write_text(json.dumps({"bytes": 100_000_000, "shapes": shapes}) + "\n")
+    after = int(resources(project)["infer", "cpu"]["mem_mb"])
+    assert after - before == 400 + 3000
+    for broken in ("{}\n", "not JSON\n", '{"shapes": []}\n'):
+        compiled.write_text(broken)
+        assert int(resources(project)["infer", "cpu"]["mem_mb"]) == before
+
+
+def test_slurm_is_asked_for_what_jobs_need(project, tmp_path, monkeypatch):
+    pytest.importorskip("snakemake_executor_plugin_slurm", reason="needs envs/slurm.txt")
+    programs, state = tmp_path / "programs", tmp_path / "state"
+    programs.mkdir()
+    state.mkdir()
+    for name in SLURM:
+        (programs / name).symlink_to(ROOT / "tests/fakes/slurm/slurm.py")
+    monkeypatch.setenv("PATH", f"{programs}:{Path(sys.executable).parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("FAKE_SLURM", str(state))
+    snakemake(
+        project, "--profile", "profiles/slurm", "--cores", 2, "--max-threads", 2,
+        "--slurm-init-seconds-before-status-checks", 1, "--slurm-status-command", "squeue",
+        "--slurm-no-account", "--latency-wait", 2, "--configfile", "own.yaml", "--", TIMING,
+        "results/own/tiny/parts/1of3/eager/posteriors.bin",
+        timeout=600,
+    )  # fmt: skip
+    assert (project / TIMING).exists()
+    asked = [json.loads(line) for line in (state / "jobs.jsonl").read_text().splitlines()]
+    by_job = {job["comment"].removeprefix("rule_"): job for job in asked}
+    starts = sorted(name.partition("_wildcards")[0] for name in by_job)
+    assert starts == [
+        "compile", "convert", "corpus", "own_tiny_1of3_eager_preprocess_part",
+        "own_tiny_sample_infer_preprocess_part", "timing",
+    ]  # fmt: skip
+    for name, job in by_job.items():
+        assert job["exclusive"] == name.startswith("timing")
+        assert job["cpus_per_task"] <= 2 and job["gpus"] is None and job["gres"] is None
+    [timing] = (job for name, job in by_job.items() if name.startswith("timing"))
+    assert timing["cpus_per_task"] == 2 and timing["mem"] > 600
+
+
+def test_other_schedulers_are_given_what_jobs_need(project, tmp_path):
+    pytest.importorskip("snakemake_executor_plugin_cluster_generic", reason="needs envs/slurm.txt")
+    asked = tmp_path / "asked"
+    submit = f"echo {{rule}} {{threads}} {{resources.mem_mb}} {{resources.runtime}} >> {asked}; sh"
+    index = "results/models/tiny/model.json"
+    snakemake(
+        project, "--profile", "profiles/generic", "--cluster-generic-submit-cmd", submit,
+        "--cores", 2, "--latency-wait", 2, "--configfile", "own.yaml", "--", index,
+        timeout=600,
+    )  # fmt: skip
+    assert (project / index).exists()
+    assert asked.read_text().split() == ["convert", "1", "300", "30"]
+
+
+def test_profiles_name_rules_that_there_are():
+    rules = "".join(path.read_text() for path in (ROOT / "workflow/rules").glob("*.smk"))
+    for path in (ROOT / "profiles").glob("*/config*.yaml"):
+        for name in yaml.safe_load(path.read_text()).get("set-resources", {}):
+            assert re.search(rf"^(use rule \w+ as |rule ){name}\b", rules, re.M), (path, name)

@@ -1,6 +1,7 @@
 # From features and exports to posteriors, transcripts, scores and times, per engine and batch size.
 FEATURES = "results/{dataset}/{model}{part}/features"
 FEATURES_INDEX = f"{FEATURES}.json"
+BEFORE_MORE_FEATURES = 1  # so that those of few shards are there at a time
 
 
 rule compile:
@@ -15,6 +16,7 @@ rule compile:
         "results/logs/{dataset}/{model}/{engine}/bs{batch_size}/compile.log",
     benchmark:
         "results/benchmarks/{dataset}/{model}/{engine}/bs{batch_size}/compile.tsv"
+    priority: BEFORE_MORE_FEATURES
     conda:
         "../../envs/cpu.yaml"
     threads: alone(1)
@@ -44,6 +46,7 @@ rule eager:
         "results/logs/{dataset}/{model}{part}/eager/posteriors.log",
     benchmark:
         "results/benchmarks/{dataset}/{model}{part}/eager/posteriors.tsv"
+    priority: BEFORE_MORE_FEATURES
     group:
         group_of
     conda:
@@ -71,6 +74,7 @@ rule infer:
         "results/logs/{dataset}/{model}{part}/{engine}/bs{batch_size}/infer.log",
     benchmark:
         "results/benchmarks/{dataset}/{model}{part}/{engine}/bs{batch_size}/infer.tsv"
+    priority: BEFORE_MORE_FEATURES
     group:
         group_of
     conda:
@@ -101,6 +105,7 @@ rule decode:
         "results/logs/{dataset}/{model}{part}/{engine}/bs{batch_size}/{decoder}/decode.log",
     benchmark:
         "results/benchmarks/{dataset}/{model}{part}/{engine}/bs{batch_size}/{decoder}/decode.tsv"
+    priority: BEFORE_MORE_FEATURES
     group:
         group_of
     conda:

@@ -234,3 +234,23 @@ def test_a_corpus_that_changed_under_its_plan_is_refused(runs, tmp_path):
         "--plan", tmp_path / "plan.json", "--part", "1of3",
     )  # fmt: skip
     assert_one_line_error(done, "plan.json: its utterance", "has changed")
+
+
+def test_what_else_is_made_of_a_row_is_the_same(runs, tmp_path):
+    """Times of words, sclite's files, the guide's texts, and a decoder that is tuned on shards."""
+    found = {}
+    for shards in (1, 3):
+        folder = tmp_path / str(shards)
+        shutil.copytree(runs[shards], folder)
+        own = config(shards)
+        held = {"split": "val", "shards": min(shards, 2)}
+        own["datasets"]["held"] = {**own["datasets"]["own"], **held}
+        own["tune"] = {"decoder": "greedy", "dataset": "held", "model": "tiny", "grid": {}}
+        write_folder(folder / "set", WORDS * 2)  # val is a tenth
+        (folder / "own.yaml").write_text(yaml.safe_dump(own))
+        snakemake(folder, "--cores", 1, "--configfile", "own.yaml", "--", "trn", "ctm", "tune")
+        row = folder / ROW / "greedy"
+        texts = [(row / n).read_bytes() for n in ("hyp.trn", "ref.trn", "hyp.ctm", "ref.ctm")]
+        table = (folder / "results/tuning/greedy.tsv").read_bytes()
+        found[shards] = [*texts, table]
+    assert found[1] == found[3]

@@ -173,7 +173,7 @@ def group_of(wildcards):
 
     So are those of engines with a device: nothing else of a shard keeps one from others.
     """
-    part, name = wildcards.part.rpartition("/")[2], wildcards.get("engine")
+    part, name = Path(wildcards.part).name, wildcards.get("engine")
     if not part or (name and device_kind(name) != "cpu"):
         return None
     return f"{wildcards.dataset}_{wildcards.model}_{part}"
@@ -210,7 +210,8 @@ def of_tuning(output):
     name = CONFIG.tune.dataset
     if CONFIG.tune.decoder is None:
         return []
-    return expand(output, dataset=name, model=CONFIG.tune.model, part=shards_of(name))
+    found = expand(output, dataset=name, model=CONFIG.tune.model, part=shards_of(name))
+    return list(dict.fromkeys(found))
 
 
 def of_tuned(number):

@@ -22,8 +22,8 @@ pytestmark = [
 ]
 # What the tests may wait for is shorter than on a cluster.
 OPTIONS = (
-    "--profile profiles/slurm --cores 2 --max-threads 2 --latency-wait 5 --slurm-no-account "
-    "--slurm-init-seconds-before-status-checks 1 --slurm-status-command squeue"
+    "--workflow-profile profiles/slurm --cores 2 --max-threads 2 --latency-wait 5 "
+    "--slurm-no-account --slurm-init-seconds-before-status-checks 1 --slurm-status-command squeue"
 ).split()
 OWN = {
     "run": {"datasets": ["own"], "models": ["tiny"], "engines": ["cpu"], "batch_sizes": [2]},

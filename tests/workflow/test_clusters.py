@@ -24,6 +24,11 @@ CONFIG = {
     "timing": {"warmup_batches": 0, "min_batches": 1, "min_seconds": 0},
 }
 SLURM = "sbatch squeue srun sinfo scontrol scancel".split()
+PROFILES = {
+    path.parent.name: yaml.safe_load(path.read_text())
+    for path in sorted((ROOT / "profiles").glob("*/config.yaml"))
+}
+CLUSTERS = {name: profile for name, profile in PROFILES.items() if "executor" in profile}
 TIMING = "results/own/tiny/cpu/bs2/timing.json"
 
 
@@ -101,7 +106,7 @@ def test_slurm_is_asked_for_what_jobs_need(project, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{programs}:{Path(sys.executable).parent}:{os.environ['PATH']}")
     monkeypatch.setenv("FAKE_SLURM", str(state))
     snakemake(
-        project, "--profile", "profiles/slurm", "--cores", 2, "--max-threads", 2,
+        project, "--workflow-profile", "profiles/slurm", "--cores", 2, "--max-threads", 2,
         "--slurm-init-seconds-before-status-checks", 1, "--slurm-status-command", "squeue",
         "--slurm-no-account", "--latency-wait", 2, "--configfile", "own.yaml", "--", TIMING,
         "results/own/tiny/parts/1of3/eager/posteriors.bin",
@@ -128,12 +133,27 @@ def test_other_schedulers_are_given_what_jobs_need(project, tmp_path):
     submit = f"echo {{rule}} {{threads}} {{resources.mem_mb}} {{resources.runtime}} >> {asked}; sh"
     index = "results/models/tiny/model.json"
     snakemake(
-        project, "--profile", "profiles/generic", "--cluster-generic-submit-cmd", submit,
+        project, "--workflow-profile", "profiles/generic", "--cluster-generic-submit-cmd", submit,
         "--cores", 2, "--latency-wait", 2, "--configfile", "own.yaml", "--", index,
         timeout=600,
     )  # fmt: skip
     assert (project / index).exists()
     assert asked.read_text().split() == ["convert", "1", "300", "30"]
+
+
+@pytest.mark.parametrize("name", CLUSTERS)
+def test_timing_has_the_cores_that_a_cluster_profile_says(project, name):
+    """Not those of the machine that submits, which the profile loaded by itself would say."""
+    profile = CLUSTERS[name]
+    plugin = f"snakemake_executor_plugin_{profile['executor'].replace('-', '_')}"
+    pytest.importorskip(plugin, reason=f"needs {plugin}")
+    if (cores := profile["cores"]) == os.cpu_count():
+        pytest.skip("this machine has as many cores as the profile says")
+    text = snakemake(
+        project, "-n", "--workflow-profile", f"profiles/{name}", "--configfile", "own.yaml"
+    ).stdout
+    [timing] = re.findall(r"^rule timing:\n(?:  .*\n)+", text, re.M)
+    assert f"threads: {cores}\n" in timing
 
 
 def test_profiles_name_rules_that_there_are():

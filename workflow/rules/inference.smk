@@ -228,6 +228,7 @@ rule decoding_time:
         "results/logs/{dataset}/{model}/eager/{decoder}/decoding_time.log",
     benchmark:
         "results/benchmarks/{dataset}/{model}/eager/{decoder}/decoding_time.tsv"
+    retries: 0
     conda:
         "../../envs/cpu.yaml"
     threads: 1024
@@ -313,6 +314,7 @@ rule timing:
         "results/logs/{dataset}/{model}/{engine}/bs{batch_size}/timing.log",
     benchmark:
         "results/benchmarks/{dataset}/{model}/{engine}/bs{batch_size}/timing.tsv"
+    retries: 0
     conda:
         "../../envs/cpu.yaml"
     threads: 1024
@@ -365,6 +367,7 @@ rule zeros:
         "results/logs/{dataset}/{model}/{engine}/bs{batch_size}/zeros.log",
     benchmark:
         "results/benchmarks/{dataset}/{model}/{engine}/bs{batch_size}/zeros.tsv"
+    retries: 0
     conda:
         "../../envs/cpu.yaml"
     threads: 1024

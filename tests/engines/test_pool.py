@@ -115,11 +115,14 @@ def test_the_cpu_is_nobodys():
     assert pool.place(engine) is engine
 
 
-def test_no_device_is_one_line(monkeypatch):
+@pytest.mark.parametrize("visible", [None, "", "-1", "NoDevFiles"])
+def test_no_device_is_one_line(monkeypatch, visible):
     nothing = engines.Finding("torchscript", {}, [], [])
     backend = engines.backend_class("torchscript")
     monkeypatch.setattr(backend, "examine", classmethod(lambda cls, device=None: nothing))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     engine = engines.complete({"backend": "torchscript", "device": "cuda:*"})
     assert engine.device == "cuda:*"  # in the configuration, and in all that is compared with it
     with pytest.raises(UserError, match=r"device cuda:\*: none is found here; name one"):

@@ -3,7 +3,8 @@
 `device: cuda:*` or `npu:*` takes whichever is free first; a device with a number is waited for. Who
 has one holds a lock on a file of its name, which the system frees when the process ends, however it
 ends. Locks are a user's own: other users' programs do not know them. On a cluster's node the device
-is one of those that the scheduler gave, and its lock has the name of the whole machine's.
+is one of those that the scheduler gave, and its lock has the name of the whole machine's. (Runs with other
+folders for temporary files, or that name devices by UUID where others have numbers, do not meet.)
 """
 
 from __future__ import annotations
@@ -50,9 +51,7 @@ def place(engine: Engine) -> Engine:
 def _count(engine: Engine, kind: str) -> int:
     found = engines.backend_class(engine.backend).examine(kind).found
     count = sum(name.startswith(f"{kind}:") for name in found)
-    visible = os.environ.get(VISIBLE[kind], "").split(",")
-    if not count and any(visible):
-        count = len(visible)
+    count = count or len(_visible(kind))
     if not count:
         raise UserError(
             f"device {engine.device}: none is found here; name one ({kind}:0), or see "
@@ -61,10 +60,15 @@ def _count(engine: Engine, kind: str) -> int:
     return count
 
 
+def _visible(kind: str) -> list[str]:
+    given = map(str.strip, os.environ.get(VISIBLE[kind], "").split(","))
+    return [name for name in given if name not in ("", "-1", "NoDevFiles")]
+
+
 def _name(kind: str, number: int) -> str:
     """The device's number in the whole machine, where something tells it."""
-    visible = os.environ.get(VISIBLE[kind], "").split(",")
-    name = visible[number].strip() if any(visible) and number < len(visible) else str(number)
+    visible = _visible(kind)
+    name = visible[number] if number < len(visible) else str(number)
     return "".join(c if c.isalnum() else "_" for c in name)
 
 

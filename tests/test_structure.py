@@ -28,7 +28,7 @@ STAGES = [
 LEVELS = (
     {"cores"},
     {"cli"},
-    {"files", "sources", "options", "outside"},
+    {"files", "sources", "options", "outside", "node"},
     {"machine"},
     {"corpus"},
     {"features"},

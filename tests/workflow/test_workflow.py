@@ -218,6 +218,8 @@ def test_commands_carry_what_their_rules_have(project):
     targets += ["tune", "ctm"]
     jobs = planned(project, *options, "-p", "--", *targets)
     jobs.update(planned(project, "-p", "--configfile", "config/an4.yaml", "--", "datasets"))
+    shards = ("--config", "datasets={sample: {shards: 2}}")
+    jobs.update(planned(project, "-p", *shards))
     texts = "".join(path.read_text() for path in (project / "workflow/rules").glob("*.smk"))
     rules = set(re.findall(r"^(?:use rule \w+ as|rule) (\w+)", texts, re.M))
     targets = {"all", "datasets", "features", "gate", *targets} - {"compare"}

@@ -15,6 +15,7 @@ rule compare:
         "results/logs/compare.log",
     benchmark:
         "results/benchmarks/compare.tsv"
+    localrule: True
     conda:
         "../../envs/cpu.yaml"
     resources:
@@ -35,6 +36,7 @@ rule gate:
         comparison=rules.compare.output.json,
     log:
         "results/logs/gate.log",
+    localrule: True
     conda:
         "../../envs/cpu.yaml"
     resources:

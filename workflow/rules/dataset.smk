@@ -8,6 +8,7 @@ rule fetch_corpus:
         "results/logs/datasets/{dataset}/fetch.log",
     benchmark:
         "results/benchmarks/datasets/{dataset}/fetch.tsv"
+    localrule: True
     conda:
         "../../envs/cpu.yaml"
     resources:
@@ -67,6 +68,7 @@ rule manifest:
         "results/logs/datasets/{dataset}/manifest_{split}.log",
     benchmark:
         "results/benchmarks/datasets/{dataset}/manifest_{split}.tsv"
+    localrule: True
     conda:
         "../../envs/cpu.yaml"
     resources:

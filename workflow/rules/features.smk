@@ -47,6 +47,7 @@ rule plan:
         "results/benchmarks/{dataset}/{model}/plan.tsv"
     wildcard_constraints:
         dataset=one_of(SHARDED),
+    localrule: True
     conda:
         "../../envs/cpu.yaml"
     threads: 2

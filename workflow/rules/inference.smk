@@ -149,6 +149,7 @@ rule join:
         "results/benchmarks/{dataset}/{model}/{engine}/bs{batch_size}/join.tsv"
     wildcard_constraints:
         dataset=one_of(SHARDED),
+    localrule: True
     conda:
         "../../envs/cpu.yaml"
     resources:
@@ -185,6 +186,7 @@ rule gather:
         "results/benchmarks/{dataset}/{model}/{engine}/bs{batch_size}/{decoder}/gather.tsv"
     wildcard_constraints:
         dataset=one_of(SHARDED),
+    localrule: True
     conda:
         "../../envs/cpu.yaml"
     resources:
@@ -257,6 +259,7 @@ rule score:
         "results/logs/{dataset}/{model}/{engine}/bs{batch_size}/{decoder}/score.log",
     benchmark:
         "results/benchmarks/{dataset}/{model}/{engine}/bs{batch_size}/{decoder}/score.tsv"
+    localrule: True
     conda:
         "../../envs/cpu.yaml"
     resources:
@@ -400,6 +403,7 @@ rule record:
         "results/logs/{dataset}/{model}/{engine}/bs{batch_size}/{decoder}/record.log",
     benchmark:
         "results/benchmarks/{dataset}/{model}/{engine}/bs{batch_size}/{decoder}/record.tsv"
+    localrule: True
     conda:
         "../../envs/cpu.yaml"
     resources:
@@ -452,6 +456,7 @@ rule trn_of:
         "results/logs/{dataset}/{model}/{engine}/bs{batch_size}/{decoder}/trn.log",
     benchmark:
         "results/benchmarks/{dataset}/{model}/{engine}/bs{batch_size}/{decoder}/trn.tsv"
+    localrule: True
     conda:
         "../../envs/cpu.yaml"
     resources:

@@ -149,7 +149,8 @@ def features_of_selection():
 
 def whole(output):
     """A file of a dataset as a whole, as an output with wildcards."""
-    return str(output).replace("{part}", "")
+    (found,) = expand(output, part="", allow_missing=True)  # keeps what a module's prefix notes
+    return found
 
 
 def of_shards(output):

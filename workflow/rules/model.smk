@@ -8,6 +8,7 @@ rule fetch_checkpoint:
         "results/logs/models/{model}/fetch.log",
     benchmark:
         "results/benchmarks/models/{model}/fetch.tsv"
+    localrule: True
     conda:
         "../../envs/cpu.yaml"
     resources:

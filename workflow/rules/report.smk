@@ -26,6 +26,7 @@ rule table:
         "results/logs/table.log",
     benchmark:
         "results/benchmarks/table.tsv"
+    localrule: True
     conda:
         "../../envs/cpu.yaml"
     resources:
@@ -56,6 +57,7 @@ rule figures:
         "results/logs/figures.log",
     benchmark:
         "results/benchmarks/figures.tsv"
+    localrule: True
     conda:
         "../../envs/cpu.yaml"
     resources:
@@ -87,6 +89,7 @@ rule errors:
         "results/logs/errors.log",
     benchmark:
         "results/benchmarks/errors.tsv"
+    localrule: True
     conda:
         "../../envs/cpu.yaml"
     resources:
@@ -118,6 +121,7 @@ rule page:
         "results/logs/page.log",
     benchmark:
         "results/benchmarks/page.tsv"
+    localrule: True
     conda:
         "../../envs/cpu.yaml"
     threads: 2

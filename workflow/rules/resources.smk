@@ -1,5 +1,6 @@
 # What jobs need, for clusters; on one machine memory and time are only shown. Anything of it can be
-# set otherwise: --set-resources infer:mem_mb=8000 (docs/clusters.md).
+# set otherwise: --set-resources infer:mem_mb=8000 (docs/clusters.md). Rules with `localrule` are never
+# sent anywhere: downloads, since nodes may have no network, and what takes a moment.
 #
 # MB and minutes by rule, about three times what was measured (results/benchmarks has it for every
 # job). Where memory grows with a file that is there before the job, PER_BYTE says how.

@@ -1,26 +1,4 @@
-# What to ask for by name, besides `all` of workflow/Snakefile, and what is never sent to a cluster:
-# downloads, as its nodes may have no network, and what takes a moment.
-localrules:
-    fetch_corpus,
-    fetch_checkpoint,
-    manifest,
-    plan,
-    join,
-    join_eager,
-    gather,
-    gather_eager,
-    score,
-    record,
-    trn_of,
-    table,
-    figures,
-    errors,
-    page,
-    compare,
-    gate,
-    curves,
-    default,
-    all,
+# What to ask for by name, besides `all` of workflow/Snakefile.
 
 
 # The corpora with their manifests, ready for other tools.

@@ -23,7 +23,8 @@ class ShortAccount(DefaultFormatter):
         if self.done:
             seconds = (time.monotonic() - self.started) / self.done * (self.total - self.done)
             left = f", {seconds / 60:.0f} min left" if seconds > 90 else f", {seconds:.0f} s left"
-        row = os.sep.join(map(str, msg["wildcards"].values()))
+        names = (str(value).removeprefix(path_of("")) for value in msg["wildcards"].values())
+        row = os.sep.join(filter(None, names))
         share = 100 * self.done // max(1, self.total)
         return f"{share:3} %{left:14} {msg['rule_name']} {row}".rstrip()
 

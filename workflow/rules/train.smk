@@ -57,6 +57,7 @@ rule curves:
         f"results/logs/training/{TRAIN.name}_curves.log",
     benchmark:
         f"results/benchmarks/training/{TRAIN.name}_curves.tsv"
+    localrule: True
     conda:
         "../../envs/cpu.yaml"
     resources:

@@ -6,13 +6,14 @@ machine writes the same bytes every time.
 
 from __future__ import annotations
 
-from deepspeech2 import cli, engines, machine
+from deepspeech2 import cli, engines
 from deepspeech2.cli import Input, Output, log
 from deepspeech2.engines import Engine, pool
 from deepspeech2.engines.artefact import require_artefact
 from deepspeech2.engines.run import infer
 from deepspeech2.features.batches import Batches, FeatureSet
 from deepspeech2.model import posteriors as posteriors_file
+from deepspeech2.node import place
 from deepspeech2.outside import outside
 
 
@@ -50,7 +51,7 @@ def main(
         "batch_size": batch_size,
         "threads": threads,
         "outside": outside(),
-        **machine.place(placed.device),
+        **place(placed.device),
         "versions": backend.versions(),
         "features_sha256": batches.features.index_sha256,
         "code_sha256": engines.code_sha256("deepspeech2.engines.infer", engine),

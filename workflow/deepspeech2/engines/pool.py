@@ -3,8 +3,9 @@
 `device: cuda:*` or `npu:*` takes whichever is free first; a device with a number is waited for. Who
 has one holds a lock on a file of its name, which the system frees when the process ends, however it
 ends. Locks are a user's own: other users' programs do not know them. On a cluster's node the device
-is one of those that the scheduler gave, and its lock has the name of the whole machine's. (Runs with other
-folders for temporary files, or that name devices by UUID where others have numbers, do not meet.)
+is one of those that the scheduler gave, and its lock has the name of the whole machine's. Runs with
+other folders for temporary files, or that name devices by UUID where others have numbers, do not
+meet.
 """
 
 from __future__ import annotations

@@ -11,11 +11,12 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from deepspeech2 import cli, machine, sources
+from deepspeech2 import cli, sources
 from deepspeech2.cli import Input, Output, log
 from deepspeech2.features.batches import FeatureSet
 from deepspeech2.model import network
 from deepspeech2.model import posteriors as posteriors_file
+from deepspeech2.node import place
 
 
 def infer(net: network.DeepSpeech2, features: FeatureSet) -> Iterator[tuple[str, np.ndarray]]:
@@ -56,7 +57,7 @@ def main(
         "engine": "eager float32",
         "batch_size": 1,
         "threads": threads,
-        **machine.place("cpu"),
+        **place("cpu"),
         "versions": {"torch": torch.__version__},
         "features_sha256": feature_set.index_sha256,
         "code_sha256": sources.digest("deepspeech2.model.eager"),

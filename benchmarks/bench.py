@@ -40,7 +40,7 @@ import limit
 import reference
 import torch
 import yaml
-from deepspeech2 import cli, configure, engines, machine
+from deepspeech2 import cli, configure, engines, machine, node
 from deepspeech2.cli import UserError
 from deepspeech2.config import Config
 from deepspeech2.engines.run import outputs
@@ -347,7 +347,7 @@ def _peak(precision: str, settings: Settings) -> float:
 
 def show_sequences(threads: int) -> None:
     """The instructions that this CPU can use, the one that an engine takes first, with limits."""
-    print(f"{machine.cpu_name()}, {threads} threads")
+    print(f"{node.cpu_name()}, {threads} threads")
     print("| precision | instructions | GOP/s in the first cache |\n|---|---|---|")
     for precision, name, peak in limit.sequence_peaks(threads):
         print(f"| {precision} | {name} | {peak / 1e9:.1f} |")

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from deepspeech2 import cli, engines, files, machine, sources
+from deepspeech2 import cli, engines, files, machine, node, sources
 from deepspeech2.cli import UserError
 from deepspeech2.engines import timing
 from deepspeech2.features import batches as features
@@ -609,12 +609,12 @@ def test_the_name_of_a_cpu(tmp_path):
     """Arm's has numbers; a machine with two kinds of cores names both."""
     file = tmp_path / "cpuinfo"
     file.write_text("processor\t: 0\nmodel name\t: A CPU @ 3 GHz\nflags\t: a b\n" * 2)
-    assert machine.cpu_name(file) == "A CPU @ 3 GHz"
+    assert node.cpu_name(file) == "A CPU @ 3 GHz"
     core = "processor\t: 0\nCPU implementer\t: 0x{}\nCPU variant\t: 0x1\nCPU part\t: 0x{}\n\n"
     file.write_text(core.format("48", "d01") * 3)
-    assert machine.cpu_name(file) == "HiSilicon TaiShan-v110 (Kunpeng 920)"
+    assert node.cpu_name(file) == "HiSilicon TaiShan-v110 (Kunpeng 920)"
     file.write_text((core.format("61", "022") + core.format("61", "023")) * 2)
-    assert machine.cpu_name(file) == "Apple Icestorm (M1), Apple Firestorm (M1)"
+    assert node.cpu_name(file) == "Apple Icestorm (M1), Apple Firestorm (M1)"
     file.write_text(core.format("41", "fff"))
-    assert machine.cpu_name(file) == "Arm 0x41 0xfff"
-    assert machine.cpu_name(tmp_path / "none")
+    assert node.cpu_name(file) == "Arm 0x41 0xfff"
+    assert node.cpu_name(tmp_path / "none")

@@ -11,7 +11,7 @@ import time
 
 import numpy as np
 
-from deepspeech2 import cli, files, machine
+from deepspeech2 import cli, files, machine, node
 from deepspeech2.cli import Input, Output, log
 from deepspeech2.model import posteriors as posteriors_file
 from deepspeech2.scoring import arpa, decoders, tuned
@@ -63,7 +63,7 @@ def main(
             "utterances": len(taken),
             "runs": len(timed),
             "other_load": round(load.share(), 4),
-            "cpu": machine.cpu_name(),
+            "cpu": node.cpu_name(),
         },
     )
     log.info("%.3f ms per utterance and core", 1000 * np.median(timed))

@@ -2,8 +2,8 @@
 # set otherwise: --set-resources infer:mem_mb=8000 (docs/clusters.md). Rules with `localrule` are never
 # sent anywhere: downloads, since nodes may have no network, and what takes a moment.
 #
-# MB and minutes by rule, about three times what was measured (results/benchmarks has it for every
-# job). Where memory grows with a file that is there before the job, PER_BYTE says how.
+# MB and minutes by rule, two to ten times what was measured on AN4 (results/benchmarks has it for
+# every job). Where memory grows with a file that is there before the job, PER_BYTE says how.
 NEEDS = {
     "fetch": (200, 240),
     "corpus": (600, 240),

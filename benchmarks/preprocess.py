@@ -29,8 +29,8 @@ import torch
 from pipeline import COPIES, ROOT, repeated
 
 sys.path.insert(0, str(ROOT / "workflow"))
-from deepspeech2.features.measure import Settings
-from deepspeech2.features.preprocess import jobs_of, preprocess
+from deepspeech2.features.measure import Settings, jobs_of
+from deepspeech2.features.preprocess import preprocess
 from deepspeech2.features.spectrogram import Spectrogram
 
 MEMORY = Path("/dev/shm")

@@ -111,6 +111,7 @@ def timing_content(**changes):
         "scenario": "offline",
         "batches": 130,
         "utterances": 130,
+        "sample": 130,
         "seconds": 10.25,
         "utterances_per_s": 14.39951,
         "rtfx": 39.5,
@@ -240,7 +241,12 @@ def row_content():
             "eager_versions": {"torch": "2.13.0"},
         },
         "timing.json": timing_content(),
-        "posteriors.json": {"sha256": "7" * 64, "classes": 29, "run": run, "utterances": []},
+        "posteriors.json": {
+            "files": [{"sha256": "7" * 64, "utterances": 0}],
+            "classes": 29,
+            "run": run,
+            "utterances": [],
+        },
         "transcripts.json": {
             "sha256": "3" * 64,
             "utterances": 130,

@@ -22,7 +22,9 @@ def test_the_reference_way_writes_the_same_features(tmp_path):
     manifest.write_text(json.dumps({"root_path": "set", "samples": samples}))
     settings = bench.Settings(LABELS, bench.Spectrogram(), False)
     ways = {
-        "ours": lambda folder: bench.preprocess(manifest, settings, folder, 2),
+        "ours": lambda folder: bench.preprocess(
+            manifest, bench.jobs_of(manifest, settings), settings, folder, 2
+        ),
         **{
             parse.__name__: partial(bench.reference, parse, manifest, LABELS)
             for parse in (bench.spectrogram, bench.lean_spectrogram)

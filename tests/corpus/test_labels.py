@@ -5,8 +5,7 @@ import pytest
 from deepspeech2.cli import UserError
 from deepspeech2.corpus import labels
 from deepspeech2.corpus.utterance import Utterance
-from deepspeech2.features.measure import Measured
-from deepspeech2.features.preprocess import dropped_from
+from deepspeech2.features.measure import Measured, dropped_from
 from deepspeech2.report.rows import dropped
 from helpers import LABELS
 

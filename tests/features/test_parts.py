@@ -64,16 +64,16 @@ def test_more_shards_than_utterances_are_refused():
 
 
 def test_a_part_of_features_is_as_if_made_alone(tmp_path):
-    from deepspeech2.features import preprocess
+    from deepspeech2.features import measure, preprocess
     from deepspeech2.features.batches import Batches, FeatureSet
     from deepspeech2.features.spectrogram import Spectrogram
     from deepspeech2.files import write_json
     from test_preprocess import write_manifest
 
-    settings = preprocess.Settings(LABELS, Spectrogram(), False)
+    settings = measure.Settings(LABELS, Spectrogram(), False)
     texts = [letter * (2 + number) for number, letter in enumerate("ABCDEFG")]
     manifest = write_manifest(write_folder(tmp_path / "set", texts))
-    jobs, sets, chosen, places = preprocess.jobs_of(manifest, settings), {}, None, None
+    jobs, sets, chosen, places = measure.jobs_of(manifest, settings), {}, None, None
     for name in ("whole", "2of3"):
         (tmp_path / name).mkdir()
         taken = jobs if chosen is None else [jobs[places[p]] for p in chosen]

@@ -11,6 +11,7 @@ import soundfile
 from deepspeech2.cli import UserError
 from deepspeech2.corpus import audio, labels
 from deepspeech2.features import batches as features
+from deepspeech2.features import measure
 from deepspeech2.features import preprocess as stage
 from deepspeech2.features.batches import Batches, FeatureSet
 from deepspeech2.features.spectrogram import WINDOWS, Spectrogram, compute, stft
@@ -297,9 +298,9 @@ def test_too_little_space_is_seen_before_work(tmp_path, monkeypatch):
     folder = write_folder(tmp_path / "set")
     nearly_full = SimpleNamespace(free=1000)
     monkeypatch.setattr(stage.shutil, "disk_usage", lambda _: nearly_full)
-    settings = stage.Settings(LABELS, Spectrogram(), False)
+    settings = measure.Settings(LABELS, Spectrogram(), False)
     (tmp_path / "out").mkdir()
     with pytest.raises(UserError, match=r"3 utterances padded to the longest \('u2', 0.6 s\)"):
         manifest = write_manifest(folder)
-        jobs = stage.jobs_of(manifest, settings)
+        jobs = measure.jobs_of(manifest, settings)
         stage.preprocess(manifest, jobs, settings, tmp_path / "out", 1)

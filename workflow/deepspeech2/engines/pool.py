@@ -41,7 +41,8 @@ def place(engine: Engine) -> Engine:
     while True:
         for one in numbers:
             if _take(f"{kind}-{_name(kind, one)}"):
-                log.info("device %s:%d", kind, one)
+                if number == ANY:
+                    log.info("device %s:%d", kind, one)
                 return engine._replace(device=f"{kind}:{one}")
         if time.monotonic() - told > TELL:
             told = float("inf")

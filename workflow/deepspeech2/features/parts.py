@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
+from deepspeech2 import files
 from deepspeech2.cli import UserError
 
 SAMPLE = "sample"  # the name of that part; shards are named 1of3, 2of3, 3of3
@@ -69,3 +71,16 @@ def computed(utterances: Sequence[dict], shards: int, size: int) -> list[Sequenc
     timed = sample(utterances, size)
     found = cut(utterances, shards)
     return found if shards == 1 and len(timed) == len(utterances) else [*found, timed]
+
+
+def require_all(names: list[str], features_index: Path, where: Path) -> None:
+    """Refuse ids that are not exactly those of the features, in their order."""
+    expected = [u["id"] for u in files.read_sealed(features_index)["utterances"]]
+    if names == expected:
+        return
+    wrong = sorted(set(expected) - set(names)) or sorted(set(names) - set(expected))
+    raise UserError(
+        f"{where}: shards together have {len(names)} utterances, {len(expected)} are expected"
+        f"{f'; {wrong[0]!r} is one of {len(wrong)} that differ' if wrong else ''}; "
+        f"{files.remedy(where)}"
+    )

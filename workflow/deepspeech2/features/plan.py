@@ -11,7 +11,7 @@ from typing import Literal
 from deepspeech2 import cli, files
 from deepspeech2.cli import CORES, Cores, Input, Output, log
 from deepspeech2.features import parts
-from deepspeech2.features.preprocess import CHUNK, index_of, jobs_of, measure_all, read_settings
+from deepspeech2.features.measure import CHUNK, index_of, jobs_of, measure_all, read_settings
 
 
 def main(

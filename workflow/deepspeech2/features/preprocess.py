@@ -9,9 +9,6 @@ Utterances stream through several processes, so that memory does not grow with t
 from __future__ import annotations
 
 import shutil
-from collections import Counter
-from concurrent.futures import Executor
-from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
@@ -19,15 +16,19 @@ import numpy as np
 
 from deepspeech2 import cli, files
 from deepspeech2.cli import CORES, Cores, Input, Output, UserError, log
-from deepspeech2.corpus import audio, labels
-from deepspeech2.corpus import manifest as manifests
+from deepspeech2.corpus import audio
 from deepspeech2.features import parts, spectrogram
-from deepspeech2.features.measure import Measured, Settings, measure
-from deepspeech2.features.spectrogram import Spectrogram
+from deepspeech2.features.measure import (
+    CHUNK,
+    Jobs,
+    Settings,
+    index_of,
+    jobs_of,
+    measure_all,
+    read_settings,
+)
 
 KEPT = 1 << 24  # bytes
-LIBRARIES = ("numpy", "scipy", "soundfile", "soxr")  # that take part
-CHUNK = 32  # utterances that a process gets at a time
 
 
 def write_features(job) -> str:
@@ -42,58 +43,6 @@ def write_features(job) -> str:
         with open(f"{folder}/{kind}/data{number}.bin", "wb") as file:
             file.write(content)
     return files.sha256_bytes(padded)
-
-
-Jobs = list[tuple[int, manifests.Sample, Settings]]  # positions in the manifest first
-
-
-def jobs_of(manifest: Path, settings: Settings) -> Jobs:
-    """What of a manifest is to be measured."""
-    samples = manifests.read(manifest)
-    if not samples:
-        raise UserError(f"{manifest}: lists no utterances")
-    [(name, count)] = Counter(sample.utterance.id for sample in samples).most_common(1)
-    if count > 1:
-        raise UserError(f"{manifest}: two utterances have the id {name!r}; rename one")
-    return [(number, sample, settings) for number, sample in enumerate(samples)]
-
-
-def measure_all(jobs: Jobs, pool: Executor, chunk: int) -> list[Measured]:
-    """Utterances, inspected, the longest first. Raises `UserError` for the first bad one."""
-    # Chunks come back in order: an error names the first bad utterance, whatever their size.
-    found = cli.progress(
-        pool.map(measure, jobs, chunksize=chunk), len(jobs), "inspect", "utterance"
-    )
-    measured = sorted(found, key=lambda m: (-m.frames, m.utterance.id))
-    for m in measured:
-        for note in m.notes:
-            log.info("%s: %s", m.utterance.audio, note)
-    return measured
-
-
-def index_of(manifest: Path, settings: Settings, measured: list[Measured]) -> dict:
-    """The index of features, without what is known only of their files."""
-    return {
-        "manifest": manifest.name,
-        "manifest_sha256": files.sha256(manifest),
-        "labels": settings.labels,
-        "spectrogram": settings.spectrogram._asdict(),
-        "bins": settings.spectrogram.bins,
-        "frames_max": measured[0].frames,
-        "dropped": dropped_from(measured),
-        "versions": {name: metadata.version(name) for name in LIBRARIES},
-        "utterances": [
-            {
-                "id": m.utterance.id,
-                "speaker": m.utterance.speaker,
-                "manifest_position": m.manifest_position,
-                "frames": m.frames,
-                "seconds": m.seconds,
-                "reference": "".join(settings.labels[t] for t in m.targets),
-            }
-            for m in measured
-        ],
-    }
 
 
 def preprocess(
@@ -132,13 +81,6 @@ def preprocess(
     return index
 
 
-def dropped_from(measured: list) -> dict[str, list[int]]:
-    """Characters that were dropped: how many, and from how many utterances."""
-    times = Counter(character for m in measured for character in m.dropped)
-    utterances = Counter(character for m in measured for character in set(m.dropped))
-    return {character: [count, utterances[character]] for character, count in times.most_common()}
-
-
 def _require_space(folder: Path, measured: list, size: int) -> None:
     free, longest = shutil.disk_usage(folder).free, measured[0]
     if len(measured) * size > free:
@@ -148,24 +90,6 @@ def _require_space(folder: Path, measured: list, size: int) -> None:
             f"{len(measured) * size >> 20} MiB, {free >> 20} MiB are free; make room or remove the "
             "longest"
         )
-
-
-def read_settings(
-    model: Path, dataset_labels: Path, unknown_characters: str, empty_references: str
-) -> Settings:
-    """Settings of a model; the dataset's labels must be the model's."""
-    description = files.read_sealed(model)
-    alphabet = labels.check(description["labels"], model)
-    expected = labels.read(dataset_labels)
-    if alphabet != expected:
-        raise UserError(
-            f"{model}: the model's labels {''.join(alphabet)!r} are not the dataset's "
-            f"{''.join(expected)!r}; set `labels` of the dataset to a file with the model's"
-        )
-    spectrogram_settings = Spectrogram(**description["spectrogram"])
-    return Settings(
-        alphabet, spectrogram_settings, unknown_characters == "drop", empty_references == "score"
-    )
 
 
 def require_planned(found: list[dict], planned: list[dict], plan: Path) -> None:

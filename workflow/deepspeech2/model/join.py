@@ -10,6 +10,7 @@ from pathlib import Path
 
 from deepspeech2 import cli, files
 from deepspeech2.cli import Input, Output, UserError, log
+from deepspeech2.features import parts as shards
 
 OWN = ("features_sha256",)  # what each shard has of its own
 PLACES = ("node", "cpu", "device")  # and what may differ between them
@@ -34,26 +35,13 @@ def joined(indexes: list[Path], features_index: Path) -> dict:
                 )
             run[key] = ", ".join(sorted({str(found["run"].get(key)) for found in parts}))
     found = [utterance for part in parts for utterance in part["utterances"]]
-    require_all([u["id"] for u in found], features_index, features_index)
+    shards.require_all([u["id"] for u in found], features_index, features_index)
     return {
         "files": [whole for part in parts for whole in part["files"]],
         "classes": parts[0]["classes"],
         "run": run,
         "utterances": found,
     }
-
-
-def require_all(names: list[str], features_index: Path, where: Path) -> None:
-    """Refuse ids that are not exactly those of the features, in their order."""
-    expected = [u["id"] for u in files.read_sealed(features_index)["utterances"]]
-    if names == expected:
-        return
-    wrong = sorted(set(expected) - set(names)) or sorted(set(names) - set(expected))
-    raise UserError(
-        f"{where}: shards together have {len(names)} utterances, {len(expected)} are expected"
-        f"{f'; {wrong[0]!r} is one of {len(wrong)} that differ' if wrong else ''}; "
-        f"{files.remedy(where)}"
-    )
 
 
 def main(parts_indexes: list[Input], features_index: Input, index: Output) -> None:

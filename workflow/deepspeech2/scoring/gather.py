@@ -10,7 +10,7 @@ from pathlib import Path
 
 from deepspeech2 import cli, files
 from deepspeech2.cli import Input, Output, UserError, log
-from deepspeech2.model.join import require_all
+from deepspeech2.features.parts import require_all
 
 
 def copy(parts: list[Path], indexes: list[Path], target: Path) -> tuple[list[str], dict]:

@@ -308,6 +308,7 @@ def test_every_sequence_has_a_limit_and_none_stays_chosen(monkeypatch, precision
     own, slow = (limit.sequence_peak(precision, s, 1) for s in (chosen, plain))
     assert own > 0 and slow > 0 and instructions.sequence(precision) == chosen
 
+
 def test_an_unknown_engine_is_named(run):
     with pytest.raises(UserError, match="engine 'none' is not defined; defined are: cpu-fp32,"):
         run("--engines", "none")

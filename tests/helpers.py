@@ -139,7 +139,10 @@ def timing_content(**changes):
         "settings": {"warmup_batches": 5, "governors": ["performance"]},
         "engine": {"backend": "torchscript", "options": {}},
         "environment": {
+            "node": "here",
             "cpu": "A CPU",
+            "device": "cpu",
+            "mhz": {"least": 3000, "most": 3000, "limit": 3000, "devices": None},
             "cores": 4,
             "threads": 2,
             "memory_bytes": 8 << 30,

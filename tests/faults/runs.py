@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +24,7 @@ CONFIG = {
     "run": {"datasets": ["own"], "models": ["tiny"], "engines": ["cpu-fp32"], "batch_sizes": [1]},
     "datasets": {
         "own": {"layout": "folder", "path": "recordings"},
+        "parts": {"layout": "folder", "path": "recordings", "shards": 2},
         "held": {"layout": "folder", "path": "recordings", "split": "val"},
     },
     "language_models": {"own": {"texts": ["texts.txt"]}},
@@ -37,6 +39,7 @@ CONFIG = {
 ROW = "results/own/tiny/cpu-fp32/bs1"
 # What accuracy is made of: half of a run's jobs.
 FIGURES = (f"{ROW}/greedy/score.json", f"{ROW}/greedy/agreement.json")
+OF_SHARDS = tuple(name.replace("/own/", "/parts/") for name in FIGURES)
 
 
 def prepare(folder: Path, **changes) -> Path:
@@ -76,16 +79,22 @@ class Stage(NamedTuple):
 
 def stages(folder: Path, *targets) -> list[Stage]:
     """The jobs that a run would have, in an order in which they can run."""
-    found, rule, outputs = [], "", []
+    found, rule, inputs, outputs = {}, "", [], []
     for line in snakemake(folder, *SNAKEFILE, "-n", "-p", "--", *targets).stdout.splitlines():
         key, _, value = line.strip().partition(": ")
-        if line.startswith("rule "):
-            rule = line[5:-1]
+        if key.startswith("rule ") and key.endswith(":"):
+            rule = key[5:-1]
+        elif key == "input":
+            inputs = [folder / name for name in value.split(", ")]
         elif key == "output":
             outputs = [folder / name for name in value.split(", ")]
         elif key == "Shell command" and " -m deepspeech2." in value:
-            found.append(Stage(rule, shlex.split(value.partition(" -m ")[2]), outputs))
-    return found
+            stage = Stage(rule, shlex.split(value.partition(" -m ")[2]), outputs)
+            found |= dict.fromkeys(outputs, (stage, inputs))
+    # Jobs of a group are listed by name.
+    order = TopologicalSorter({path: set(needed) for path, (_, needed) in found.items()})
+    ordered = [found[path][0] for path in order.static_order() if path in found]
+    return [stage for number, stage in enumerate(ordered) if stage not in ordered[:number]]
 
 
 def content(path: Path) -> dict[str, bytes]:

@@ -20,7 +20,7 @@ import pytest
 import safetensors.numpy
 from deepspeech2 import files
 from helpers import assert_one_line_error
-from runs import MOMENTS, ROW, WHOLE, content, prepare, stages, temporary
+from runs import MOMENTS, OF_SHARDS, ROW, WHOLE, content, prepare, stages, temporary
 
 sys.path.append(str(Path(__file__).parents[1] / "fuzz"))
 import mutators
@@ -48,6 +48,7 @@ RULES = (
     *("decode", "decode_eager", "decoding_time", "score", "agreement", "timing", "single_stream"),
     *("record", "table", "figures", "errors", "page", "dumpout_of", "trn_of", "ctm_of"),
     *("learn", "curves", "language_model", "choose", "compare"),
+    *("plan", "preprocess_part", "join", "join_eager", "gather", "gather_eager"),
 )
 
 
@@ -74,11 +75,11 @@ def every_stage(folder):
     """The jobs, run once, by rule, each with the number of its changes."""
     jobs = {}
     made = ("all", "trn", "ctm", "dumpout", "train", "tune", "results/language_models/own.arpa")
-    for targets in (made, ("compare",)):
+    for targets in (made, OF_SHARDS, ("compare",)):
         for stage in stages(folder, *targets):
             done = stage.run(folder, "count", 0)
             assert done.returncode == 0, done.stderr
-            jobs[stage.rule] = stage, int(done.stdout.split()[-1])
+            jobs.setdefault(stage.rule, (stage, int(done.stdout.split()[-1])))
         shutil.copytree(folder / "results", folder / "baseline", dirs_exist_ok=True)
         with open(folder / "own.yaml", "a") as file:
             file.write("baseline: baseline\n")

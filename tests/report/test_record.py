@@ -78,7 +78,10 @@ def test_a_record_has_everything_of_its_row(tmp_path):
             | {"language_model": None, "tuning": None},
         },
         "environment": {
+            "node": "here",
             "cpu": "A CPU",
+            "device": "cpu",
+            "mhz": {"least": 3000, "most": 3000, "limit": 3000, "devices": None},
             "cores": 4,
             "threads": 2,
             "memory_bytes": 8 << 30,

@@ -161,3 +161,29 @@ def test_profiles_name_rules_that_there_are():
     for path in (ROOT / "profiles").glob("*/config*.yaml"):
         for name in yaml.safe_load(path.read_text()).get("set-resources", {}):
             assert re.search(rf"^(use rule \w+ as |rule ){name}\b", rules, re.M), (path, name)
+
+
+def test_jobs_run_in_the_image_that_is_named(project, tmp_path, monkeypatch):
+    """By a stand-in for Apptainer."""
+    programs, calls = tmp_path / "programs", tmp_path / "calls"
+    programs.mkdir()
+    program = (ROOT / "tests/fakes/apptainer.py").read_text().partition("\n")[2]
+    (programs / "apptainer").write_text(f"#!{sys.executable}\n{program}")
+    (programs / "apptainer").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    monkeypatch.setenv("FAKE_APPTAINER", str(calls))
+    (project / "image.sif").write_text("")
+    index = "results/models/tiny/model.json"
+    options = ["--cores", 2, "--sdm", "apptainer", "--configfile", "own.yaml"]
+    refused = snakemake(project, *options, "--", index, check=False)
+    assert "config: container: --sdm apptainer needs an image; name one" in refused.stderr
+    named = [*options, "--config", "container=image.sif", "--", index]
+    snakemake(project, *named)
+    assert (project / index).exists() and "image.sif" in calls.read_text()
+
+
+@pytest.mark.parametrize("name", ["a.sif;x", "$(x).sif", "-x", "a b.sif", "`x`", ""])
+def test_no_name_of_an_image_is_a_command(project, name):
+    (project / "named.yaml").write_text(yaml.safe_dump({"container": name}))
+    refused = snakemake(project, "-n", "--configfile", "own.yaml", "named.yaml", check=False)
+    assert refused.returncode != 0 and "config: container" in refused.stdout + refused.stderr

@@ -57,6 +57,8 @@ Widths = _list(Annotated[int, Field(ge=1, le=1_000_000)], max_length=50)
 Text = Annotated[str, StringConstraints(min_length=1)]
 # Snakemake takes braces in the name of an input for wildcards.
 FilePath = Annotated[str, StringConstraints(min_length=1, pattern=r"^[^{}]*$")]
+# Snakemake puts it into a shell's command as it is.
+Image = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_./][A-Za-z0-9_.:/@+-]*$")]
 Sha256 = Annotated[str, StringConstraints(pattern="^[0-9a-fA-F]{64}$")]
 Count = Annotated[int, Field(ge=0, le=1000)]
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
@@ -460,6 +462,8 @@ class Config(Entry):
     """source of the one selected dataset, instead of its own"""
     checkpoint: Text | None = None
     """source of the one selected model, instead of its own"""
+    container: Image | None = None
+    """image of jobs under `snakemake --sdm apptainer`"""
 
     def engine(self, name: str) -> engines.Engine:
         """The engine of an entry, checked and completed by its backend."""

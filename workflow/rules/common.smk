@@ -10,6 +10,7 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
+from snakemake.settings.types import DeploymentMethod
 
 WORKFLOW = Path(workflow.current_basedir).parent
 sys.path.insert(0, str(WORKFLOW))
@@ -99,10 +100,16 @@ for path in remove_torn("results") if workflow.is_main_process else ():
     logger.warning(f"{path}: is empty or torn, as a power cut leaves files; it is made anew")
 FINGERPRINTS = Fingerprints(Path(".snakemake") / "deepspeech2" / "fingerprints.json")
 # Stages are programs of the package. They start with the interpreter that runs Snakemake, which
-# need not be on the path; under conda, with the environment's. (The command itself must be the same
-# text wherever the project lies: Snakemake runs a job again when it changes.)
+# need not be on the path; under conda and in containers, with theirs. (The command itself must be the
+# same text wherever the project lies: Snakemake runs a job again when it changes.)
 PYTHON = "python" if workflow.deployment_settings.deployment_method else sys.executable
 os.environ.update(DEEPSPEECH2=str(WORKFLOW), DEEPSPEECH2_PYTHON=PYTHON)
+if DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method:
+    if not CONFIG.container:
+        raise WorkflowError("config: container: --sdm apptainer needs an image; name one")
+
+
+container: CONFIG.container
 
 
 wildcard_constraints:

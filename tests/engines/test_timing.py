@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import scipy.stats
 from deepspeech2 import cli, engines, files, machine, node, sources
 from deepspeech2.cli import UserError
 from deepspeech2.engines import timing
@@ -167,6 +168,39 @@ def make(seconds, frames=100, rows=1):
     return timing.Times(0.25, 0.5, seconds, 1.0, 1, 1.0, frames, frames, rows)
 
 
+@pytest.mark.parametrize("percent", timing.BOUNDED)
+@pytest.mark.parametrize("count", [1, 7, 35, 36, 100, 368, 500, 20_000])
+def test_percentiles_lie_between_ranks_with_the_confidence_that_is_told(count, percent):
+    below = scipy.stats.binom(count, percent / 100)
+    found = timing.ranks(count, percent)
+    if found is None:
+        assert below.sf(count - 1) > 0.025 or below.cdf(0) > 0.025
+        return
+    low, high = found
+    assert 1 <= low < high <= count
+    assert below.cdf(low - 1) < 0.025 <= below.cdf(low)
+    assert below.cdf(high - 2) < 0.975 <= below.cdf(high - 1)
+    draws = np.random.default_rng(0).exponential(size=(2000, min(count, 500)))
+    if count <= 500:
+        draws.sort(axis=1)
+        true = -np.log(1 - percent / 100)
+        covered = np.mean((draws[:, low - 1] <= true) & (true <= draws[:, high - 1]))
+        assert covered >= 0.94
+
+
+def test_times_are_read_as_they_were_written(tmp_path):
+    times = [make(0.1 + 0.2, 7), make(1e-9)]
+    assert timing.write_times(tmp_path / "t.tsv", times) == files.sha256(tmp_path / "t.tsv")
+    assert timing.read_times(tmp_path / "t.tsv") == times
+    text = (tmp_path / "t.tsv").read_text()
+    for wrong in ("", "\n", text.replace("1e-09", "nan"), text.replace("1e-09", "x"), text + "1\n",
+                  text.replace("1e-09", "-1"), text.splitlines()[0], text.replace("rows", "row"),
+                  text[:-1] + "\t1\n"):  # fmt: skip
+        (tmp_path / "t.tsv").write_text(wrong)
+        with pytest.raises(UserError, match="not a table of times"):
+            timing.read_times(tmp_path / "t.tsv")
+
+
 def test_percentiles_and_spread():
     figures = timing.summarise([make(0.001 * i) for i in range(1, 102)])
     assert figures["latency_ms"] == {
@@ -176,6 +210,11 @@ def test_percentiles_and_spread():
         "p90": 91.0,
         "p95": 96.0,
         "p99": 100.0,
+        # Of 101 times the 85th to the 97th, and no limit above the 99th percentile.
+        "p90_low": 85.0,
+        "p90_high": 97.0,
+        "p99_low": None,
+        "p99_high": None,
     }
     for name, mean in (("latency_ms", 51.0), ("end_to_end_latency_ms", 1801.0)):
         assert figures[name]["mean"] == mean

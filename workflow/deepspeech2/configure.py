@@ -39,7 +39,7 @@ RESERVED = {
     ),
     # And in a row's folder, results/{dataset}/{model}/{engine}/bs{batch_size}/.
     "decoders": set(
-        "compiled compiled.json posteriors.bin posteriors.json timing.json zeros.json "
+        "compiled compiled.json posteriors.bin posteriors.json timing.json times.tsv zeros.json "
         "dumpout".split()
     ),
 }

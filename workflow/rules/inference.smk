@@ -313,6 +313,7 @@ rule timing:
         posteriors_index=timed(rules.infer.output.index),
     output:
         timing="results/{dataset}/{model}/{engine}/bs{batch_size}/timing.json",
+        times="results/{dataset}/{model}/{engine}/bs{batch_size}/times.tsv",
     log:
         "results/logs/{dataset}/{model}/{engine}/bs{batch_size}/timing.log",
     benchmark:
@@ -346,6 +347,7 @@ use rule timing as single_stream with:
         posteriors_index=timed(rules.infer.output.index, batch_size=1),
     output:
         timing="results/{dataset}/{model}/{engine}/single_stream.json",
+        times="results/{dataset}/{model}/{engine}/single_stream_times.tsv",
     log:
         "results/logs/{dataset}/{model}/{engine}/single_stream.log",
     benchmark:

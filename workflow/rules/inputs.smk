@@ -200,7 +200,12 @@ def language_model_of(wildcards):
 
 def known_texts_of(wildcards):
     """The texts that the decoder's language model was made of, where that is known."""
-    name = CONFIG.decoders[wildcards.decoder].language_model
+    return known_texts(wildcards.decoder)
+
+
+def known_texts(decoder):
+    """The same by the decoder's name."""
+    name = CONFIG.decoders[decoder].language_model
     if name is None or not CONFIG.language_models[name].texts:
         return []
     return expand(rules.language_model.output.known, language_model=name)
@@ -240,6 +245,31 @@ def zeros_of(wildcards):
     """The row's figures of zeros, where its engine has such."""
     has = engines.create(engine(wildcards.engine)).times_zeros
     return expand(rules.zeros.output, **wildcards) if has else []
+
+
+def samples_of_selection():
+    """Indexes of the samples that are timed of sharded datasets."""
+    names = [name for name in RUN.datasets if name in SHARDED]
+    chosen = {"dataset": names, "model": RUN.models, "name": SAMPLE}
+    return expand(rules.preprocess_part.output.index, **chosen) if names else []
+
+
+def zeros_of_selection():
+    """The figures of zeros of all rows whose engine has such."""
+    names = [name for name in RUN.engines if engines.create(engine(name)).times_zeros]
+    return expand(rules.zeros.output, **{**ROWS, "engine": names}) if names else []
+
+
+def given_texts():
+    """What was given to the scoring of the selection: texts of trainings, and times of words."""
+    texts = [MODELS[name].training_texts for name in RUN.models]
+    return list(filter(None, [*texts, *(DATASETS[name].word_times for name in RUN.datasets)]))
+
+
+def texts_of_selection():
+    """The same as inputs, with the texts that the decoders' language models were made of."""
+    known = [path for name in RUN.decoders for path in known_texts(name)]
+    return list(dict.fromkeys([*map(local, given_texts()), *known]))
 
 
 def baseline_files():

@@ -134,3 +134,48 @@ rule page:
         code=code("report.page"),
     shell:
         stage("report.page")
+
+
+# The rows with everything that their figures can be computed from again, for others to check:
+# python -m deepspeech2.check results/submission.zip
+rule submission:
+    input:
+        records=of_rows(rules.record.output.record),
+        files=[
+            *rules.table.output,
+            *of_rows(
+                *rules.score.output,
+                *rules.agreement.output,
+                *map(whole, rules.decode.output),
+                *map(whole, rules.decode_eager.output),
+                whole(rules.infer.output.index),
+                *rules.timing.output,
+                *rules.single_stream.output,
+                *rules.decoding_time.output,
+                *rules.trn_of.output,
+                *rules.ctm_of.output,
+            ),
+            *expand(rules.corpus.output.index, **SELECTION),
+            *expand(rules.preprocess.output.index, **SELECTION),
+            *samples_of_selection(),
+            *zeros_of_selection(),
+        ],
+        texts=texts_of_selection(),
+        published=list(map(local, PUBLISHED.values())),
+    output:
+        archive="results/submission.zip",
+    log:
+        "results/logs/submission.log",
+    benchmark:
+        "results/benchmarks/submission.tsv"
+    localrule: True
+    conda:
+        "../../envs/cpu.yaml"
+    resources:
+        **needs("report"),
+    params:
+        published=PUBLISHED_PAIRS,
+        contents=contents(*PUBLISHED.values(), *given_texts()),
+        code=code("report.submission"),
+    shell:
+        stage("report.submission")

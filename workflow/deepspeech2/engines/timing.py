@@ -8,15 +8,19 @@ Warm-up batches are dropped. The set is repeated until the least duration and nu
 reached, or exactly `--multi` times; of a large set a fixed sample of all lengths is taken. Only
 real utterances count, not the rows that fill a batch up. Assembling, uploading and downloading are
 timed beside it, for the end-to-end figures. Some of what was downloaded is compared with the
-accuracy run's posteriors (proof.py), outside of all of it.
+accuracy run's posteriors (proof.py), outside of all of it. The times of all batches are kept as a
+table, which every figure can be computed from again.
 """
 
 from __future__ import annotations
 
 import datetime
+import functools
 import itertools
+import math
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -28,6 +32,7 @@ from deepspeech2.engines import Engine, pool
 from deepspeech2.engines.artefact import require_artefact
 from deepspeech2.engines.proof import Proof
 from deepspeech2.engines.verdicts import (
+    BOUNDED,
     GOVERNORS,
     MAX_OTHER_LOAD,
     MAX_SPREAD,
@@ -41,7 +46,7 @@ from deepspeech2.engines.verdicts import (
 )
 from deepspeech2.features import parts
 from deepspeech2.features.batches import Batches, FeatureSet
-from deepspeech2.files import read_sealed, write_json
+from deepspeech2.files import read_sealed, read_text, replacing, sha256, write_json
 
 LOOK_SECONDS = 0.3  # other load is looked for before the run, from the start on,
 LOOKS = 10  # and again, so often at most: what the scheduler still does for us is over soon
@@ -118,12 +123,19 @@ def measure(
     settings: Settings,
     scenario: str = "offline",
     compare: Compare | None = None,
+    first: Callable[[Times], None] = lambda _: None,
 ) -> list[Times]:
-    """Times of all batches after the warm-up, whose outputs `compare` is given."""
+    """Times of all batches after the warm-up, whose outputs `compare` is given.
+
+    `first` is given those of the very first batch, once it is done.
+    """
     one_pass = starts_of(batches, scenario)
     per_pass = len(one_pass)
-    for start in batches.warm_up(one_pass, settings.warmup_batches):
-        time_batch(session, batches, start)
+    warm_ups = batches.warm_up(one_pass, settings.warmup_batches)
+    for number, start in enumerate(warm_ups):
+        one = time_batch(session, batches, start)
+        if number == 0:
+            first(one)
     starts = itertools.cycle(one_pass)  # from the first batch again, whatever warmed up
     total = settings.multi * per_pass if settings.multi else None
     times: list[Times] = []
@@ -138,20 +150,49 @@ def measure(
             or spent < settings.min_seconds
         ):
             times.append(time_batch(session, batches, next(starts), compare))
+            if not warm_ups and len(times) == 1:
+                first(times[0])
             spent += times[-1].forward
             bar.update()
     return times
 
 
+@functools.cache
+def ranks(count: int, percent: int) -> tuple[int, int] | None:
+    """Which of `count` sorted times, from 1, a percentile lies between with 95 % confidence.
+
+    Whatever their distribution (order statistics): how many lie below it is binomial. None where
+    even the longest may be below it.
+    """
+    share, below = percent / 100, np.arange(count + 1)
+    factorials = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, count + 1)))])
+    likely = factorials[-1] - factorials - factorials[::-1]
+    likely += below * math.log(share) + below[::-1] * math.log(1 - share)
+    cumulative = np.cumsum(np.exp(likely))
+    low, high = (int(np.searchsorted(cumulative, bound)) for bound in (0.025, 0.975))
+    return (low, high + 1) if low >= 1 and high < count else None
+
+
 def latencies(seconds: np.ndarray) -> dict[str, float | None]:
-    """Mean, standard deviation and percentiles of times (n,) in seconds, in milliseconds."""
+    """Mean, standard deviation and percentiles of times (n,) in seconds, in milliseconds.
+
+    Those of `BOUNDED` come with their 95 % interval, as `p90_low` and `p90_high`.
+    """
     values = {
         "mean": seconds.mean(),
         "std": seconds.std(ddof=1) if len(seconds) > 1 else 0.0,
         **{f"p{p}": np.percentile(seconds, p) for p in (50, 90, 95, 99)},
     }
     found: dict = {key: round(1000 * float(value), 4) for key, value in values.items()}
-    return found if len(seconds) >= P99_BATCHES else {**found, "p99": None}
+    if len(seconds) < P99_BATCHES:
+        found["p99"] = None
+    ordered = np.sort(seconds)
+    for percent in BOUNDED:
+        places = ranks(len(seconds), percent)
+        for name, place in zip(("low", "high"), places or (None, None)):
+            bound = place and round(1000 * float(ordered[place - 1]), 4)
+            found[f"p{percent}_{name}"] = bound
+    return found
 
 
 def spread(times: list[Times], by_width: bool) -> float:
@@ -200,6 +241,32 @@ def summarise(times: list[Times], by_width: bool = False) -> dict:
     }
 
 
+def write_times(path: Path, times: list[Times]) -> str:
+    """Write the times of all batches, as a table (TSV); returns its SHA-256."""
+    with replacing(path) as temporary:
+        lines = ["\t".join(Times._fields), *("\t".join(map(repr, t)) for t in times)]
+        temporary.write_text("".join(f"{line}\n" for line in lines), encoding="ascii")
+    return sha256(path)
+
+
+def read_times(path: Path) -> list[Times]:
+    """The times of all batches, as `write_times` wrote them. Raises `UserError` for all else."""
+    head, *lines = read_text(path).rstrip("\n").split("\n")
+    kinds = [float] * 4 + [int, float, int, int, int]
+    try:
+        if head.split("\t") != list(Times._fields) or not lines:
+            raise ValueError
+        cells = [line.split("\t") for line in lines]
+        if {len(row) for row in cells} != {len(kinds)}:
+            raise ValueError
+        times = [Times(*(kind(cell) for kind, cell in zip(kinds, row))) for row in cells]
+        if not all(math.isfinite(value) and value >= 0 for row in times for value in row):
+            raise ValueError
+    except ValueError:
+        raise UserError(f"{path}: not a table of times that timing wrote") from None
+    return times
+
+
 def quiet(load: machine.OtherLoad, enough: float) -> float:
     """Wait until others use a share of `enough` or less, though not for long; returns the last.
 
@@ -229,6 +296,7 @@ def main(
     batch_size: int,
     engine: Engine,
     timing: Output,
+    times: Output | None = None,
     scenario: Literal[SCENARIOS] = "offline",
     threads: Cores = CORES,
     warmup_batches: int = WARMUP_BATCHES,
@@ -253,6 +321,7 @@ def main(
     engine: how to run the model: JSON like an entry of the configuration's engines, or the name
         of a backend
     timing: figures to write (JSON)
+    times: seconds of every batch to write, which the figures are of (TSV)
     scenario: offline takes batches, single_stream one utterance at a time
     threads: threads of the host
     warmup_batches: batches that are dropped first
@@ -283,18 +352,24 @@ def main(
     started, start = _now(), time.perf_counter()
     session = backend.open(artefact, threads)
     opened = time.perf_counter() - start
+    until_first: dict = {}
+
+    def first(its: Times) -> None:
+        seconds = opened + its.assemble + its.upload + its.forward + its.download
+        until_first.update(seconds=round(seconds, 3), memory_bytes=machine.peak_memory_bytes())
+
     try:
         batches.features.verify()
         load_before = quiet(load, settings.max_other_load)
         load.start()
         throttled = throttled_seconds()
-        times = measure(session, batches, settings, scenario, proof.compare)
+        measured = measure(session, batches, settings, scenario, proof.compare, first)
         throttled = throttled_seconds() - throttled
         conditions = Conditions(load_before, load.share(), machine.governor(), round(throttled, 3))
         device_memory = session.peak_memory_bytes()
     finally:
         session.close()
-    figures = summarise(times, by_width=bool(engine.buckets))
+    figures = summarise(measured, by_width=bool(engine.buckets))
     checked = proof.result(backend)
     judged = verdict(figures, settings, conditions, backend.fake, checked["wrong"])
     versions = backend.versions()
@@ -312,6 +387,8 @@ def main(
             "sample": len(timed),
             "fill_up_rows": batches.fill_up_rows(),
             "proof": checked,
+            "until_first": until_first,
+            "times_sha256": write_times(times, measured) if times else None,
             **conditions._asdict(),
             "compile_seconds": compiled["compile_seconds"] + round(opened, 3),
             "artefact_bytes": compiled["bytes"],

@@ -12,6 +12,7 @@ SAMPLE = 1000  # utterances that are timed of a larger set
 MAX_SPREAD = 0.2  # coefficient of variation of the time per frame
 MAX_OTHER_LOAD = 0.1  # share of the cores that other programs use meanwhile
 MAX_THROTTLED = 0.01  # share of the timed seconds in which a quota stopped us
+BOUNDED = (90, 99)  # percentiles of latency that come with an interval
 GOVERNORS = ("performance",)  # of the CPU's frequency, where it can be read
 
 

@@ -40,46 +40,15 @@ def of_split(index: dict, split: str) -> dict:
     }
 
 
-def main(
-    score: Input,
-    agreement: Input,
-    timing: Input,
-    posteriors_index: Input,
-    transcripts_index: Input,
-    decoding_time: Input,
-    corpus_index: Input,
-    features_index: Input,
-    single_stream: Input,
-    row: str,
-    configuration: Settings,
-    record: Output,
-    zeros: Input | None = None,
-) -> None:
-    """Command line.
-
-    score: the row's accuracy (JSON)
-    agreement: its agreement with the eager reference (JSON)
-    timing: its speed (JSON)
-    posteriors_index: index of its posteriors (JSON)
-    transcripts_index: index of its transcripts (JSON)
-    decoding_time: how long its decoder takes (JSON)
-    corpus_index: index of its corpus (JSON)
-    features_index: index of its features (JSON)
-    single_stream: its engine's speed with one utterance at a time (JSON)
-    row: dataset/model/engine/bs<batch size>/decoder
-    configuration: what was configured (JSON)
-    record: record to write (JSON)
-    zeros: its speed with zeros by the vendor's program, where its engine has that (JSON)
-    """
+def compose(row: str, configuration: dict, parts: dict[str, dict]) -> dict:
+    """The record of a row, from the contents of the files that `main` names, by those names."""
     named = re.fullmatch(r"([^/]+)/([^/]+)/([^/]+)/bs([1-9][0-9]*)/([^/]+)", row)
     if not named:
         raise UserError(f"--row {row}: not dataset/model/engine/bs<batch size>/decoder")
     dataset, model, engine, batch_size, decoder = named.groups()
-    accuracy, offline, stream = (read_sealed(path) for path in (score, timing, single_stream))
-    run, features, agreed = (
-        read_sealed(path) for path in (posteriors_index, features_index, agreement)
-    )
-    run, decoded = run["run"], read_sealed(transcripts_index)
+    offline, stream, agreed = parts["timing"], parts["single_stream"], parts["agreement"]
+    accuracy, features = parts["score"], parts["features_index"]
+    run, decoded = parts["posteriors_index"]["run"], parts["transcripts_index"]
     split = configuration.get("dataset", {}).get("split", "all")
     content = {
         "format": FORMAT,
@@ -117,22 +86,69 @@ def main(
         "parameters": offline["parameters"],
         "manifest": offline["manifest"],
         "corpus": {
-            **of_split(read_sealed(corpus_index), split),
+            **of_split(parts["corpus_index"], split),
             "dropped": features["dropped"],
         },
         "accuracy": accuracy,
         "agreement": {key: value for key, value in agreed.items() if key != "eager_versions"},
         "offline": {key: value for key, value in offline.items() if key not in ABOUT},
-        "decoding": dict(read_sealed(decoding_time)),
+        "decoding": dict(parts["decoding_time"]),
         "single_stream": {
             # Measured once for all batch sizes, so maybe with other threads or versions than this.
             "environment": {**stream["environment"], "versions": stream["versions"]},
             **{key: value for key, value in stream.items() if key not in ABOUT},
         },
     }
-    if zeros:
-        content["zeros"] = dict(read_sealed(zeros))
-    write_json(record, content)
+    if "zeros" in parts:
+        content["zeros"] = dict(parts["zeros"])
+    return content
+
+
+def main(
+    score: Input,
+    agreement: Input,
+    timing: Input,
+    posteriors_index: Input,
+    transcripts_index: Input,
+    decoding_time: Input,
+    corpus_index: Input,
+    features_index: Input,
+    single_stream: Input,
+    row: str,
+    configuration: Settings,
+    record: Output,
+    zeros: Input | None = None,
+) -> None:
+    """Command line.
+
+    score: the row's accuracy (JSON)
+    agreement: its agreement with the eager reference (JSON)
+    timing: its speed (JSON)
+    posteriors_index: index of its posteriors (JSON)
+    transcripts_index: index of its transcripts (JSON)
+    decoding_time: how long its decoder takes (JSON)
+    corpus_index: index of its corpus (JSON)
+    features_index: index of its features (JSON)
+    single_stream: its engine's speed with one utterance at a time (JSON)
+    row: dataset/model/engine/bs<batch size>/decoder
+    configuration: what was configured (JSON)
+    record: record to write (JSON)
+    zeros: its speed with zeros by the vendor's program, where its engine has that (JSON)
+    """
+    paths = {
+        "score": score,
+        "agreement": agreement,
+        "timing": timing,
+        "posteriors_index": posteriors_index,
+        "transcripts_index": transcripts_index,
+        "decoding_time": decoding_time,
+        "corpus_index": corpus_index,
+        "features_index": features_index,
+        "single_stream": single_stream,
+        **({"zeros": zeros} if zeros else {}),
+    }
+    parts = {name: read_sealed(path) for name, path in paths.items()}
+    write_json(record, compose(row, configuration, parts))
     log.info("%s", row)
 
 

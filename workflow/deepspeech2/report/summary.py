@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 import pandas as pd
 
 from deepspeech2.engines import BACKENDS, backend_class
+from deepspeech2.engines.verdicts import BOUNDED
 from deepspeech2.report.columns import Column, as_text, for_readers, frame
 from deepspeech2.report.published import Published
 from deepspeech2.report.rows import (
@@ -141,6 +142,7 @@ COLUMNS = (
     _latency("batch", "mean"),
     _latency("batch", "std"),
     _latency("batch", "p95"),
+    *(_latency("batch", f"p{p}_{bound}") for p in BOUNDED for bound in ("low", "high")),
     Column("spread", "offline.spread", 3),
     Column("batches", "offline.batches"),
     Column("seconds", "offline.seconds", 3),
@@ -165,6 +167,9 @@ COLUMNS = (
     )),
     _latency("single", "mean"),
     _latency("single", "p95"),
+    *(_latency("single", f"p{p}_{bound}") for p in BOUNDED for bound in ("low", "high")),
+    Column("load_seconds", "single_stream.until_first.seconds", 3),
+    Column("load_memory_bytes", "single_stream.until_first.memory_bytes"),
     Column("stream_verdict", "single_stream.verdict"),
     Column("stream_reasons", lambda r: r["single_stream"]["reasons"]),
     Column("stream_disturbed", lambda r: r["single_stream"]["disturbed"]),

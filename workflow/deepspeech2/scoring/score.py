@@ -145,6 +145,7 @@ def main(
     result["word_times_sha256"] = times_sha256
     if normaliser:
         result["normalised"] = normalised(entries, normaliser)
+    result["language_model_texts_sha256"] = language_model_texts and sha256(language_model_texts)
     result["transcripts_sha256"] = sha256(transcripts)
     result["code_sha256"] = sources.digest(
         "deepspeech2.scoring.score", "deepspeech2.scoring.decode"

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import copy_project
-from deepspeech2 import check
 from deepspeech2.cli import UserError
 from deepspeech2.files import SEAL, seal, sha256
+from deepspeech2.report import evidence
 from helpers import run_module, snakemake, write_folder, write_safetensors
 
 CONFIG = {
@@ -53,7 +53,7 @@ def unpacked(packed, tmp_path):
 
 
 def complaints(folder):
-    submission = check.Submission(folder)
+    submission = evidence.Submission(folder)
     submission.run()
     return submission.complaints
 
@@ -108,7 +108,7 @@ def test_the_same_files_are_the_same_bytes(packed):
 
 def test_any_figure_that_is_altered_is_found(unpacked):
     """Though its file is sealed anew and the list has its hash: by what it is computed from."""
-    index = json.loads((unpacked / check.INDEX).read_text())
+    index = json.loads((unpacked / evidence.INDEX).read_text())
     count, unseen = 0, []
     for name in index["files"]:
         if not name.endswith(".json") or name.startswith(("parts/", "datasets/parts/")):
@@ -120,10 +120,10 @@ def test_any_figure_that_is_altered_is_found(unpacked):
             put(content, place, altered)
             write(path, content)
             changed = {**index, "files": {**index["files"], name: sha256(path)}, "rows": [ROW]}
-            write(unpacked / check.INDEX, changed)
-            submission = check.Submission(unpacked)
+            write(unpacked / evidence.INDEX, changed)
+            submission = evidence.Submission(unpacked)
             submission.files()
-            submission._guarded(ROW, lambda to=submission: check.Row(to, ROW).run())
+            submission._guarded(ROW, lambda to=submission: evidence.Row(to, ROW).run())
             count += 1
             if not submission.complaints:
                 where = ".".join("#" if isinstance(key, int) else key for key in place)
@@ -154,9 +154,9 @@ def test_what_is_no_json_neither(unpacked, name, old, new, words):
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new, 1))
-    index = json.loads((unpacked / check.INDEX).read_text())
+    index = json.loads((unpacked / evidence.INDEX).read_text())
     index["files"][path.relative_to(unpacked).as_posix()] = sha256(path)
-    write(unpacked / check.INDEX, index)
+    write(unpacked / evidence.INDEX, index)
     assert any(words in line for line in complaints(unpacked))
 
 
@@ -165,8 +165,8 @@ def test_files_that_are_not_listed_or_missing_or_altered(unpacked):
     (unpacked / ROW / "ref.ctm").write_text("x")
     (unpacked / "table.md").unlink()
     found = complaints(unpacked)
-    assert f"more.txt: not listed in {check.INDEX}" in found and "table.md: missing" in found
-    assert f"{ROW}/ref.ctm: not what {check.INDEX} lists" in found
+    assert f"more.txt: not listed in {evidence.INDEX}" in found and "table.md: missing" in found
+    assert f"{ROW}/ref.ctm: not what {evidence.INDEX} lists" in found
 
 
 @pytest.mark.parametrize(
@@ -174,8 +174,8 @@ def test_files_that_are_not_listed_or_missing_or_altered(unpacked):
 )
 @pytest.mark.parametrize("key", ["rows", "files", "published", "format"])
 def test_an_index_of_another_shape(unpacked, key, value):
-    index = json.loads((unpacked / check.INDEX).read_text())
-    write(unpacked / check.INDEX, {**index, key: value})
+    index = json.loads((unpacked / evidence.INDEX).read_text())
+    write(unpacked / evidence.INDEX, {**index, key: value})
     try:
         assert value == index[key] or complaints(unpacked)
     except UserError as error:
@@ -186,8 +186,8 @@ def test_an_index_of_another_shape(unpacked, key, value):
     "row", ["../../../../etc", "a/../../b/c", "/etc/a/b/c/d", "own/tiny/cpu/bs2/\0", ROW + "/x", 7]
 )
 def test_names_that_lead_elsewhere(unpacked, row):
-    index = json.loads((unpacked / check.INDEX).read_text())
-    write(unpacked / check.INDEX, {**index, "rows": [row]})
+    index = json.loads((unpacked / evidence.INDEX).read_text())
+    write(unpacked / evidence.INDEX, {**index, "rows": [row]})
     try:
         assert complaints(unpacked)
     except UserError as error:
@@ -207,9 +207,9 @@ def test_json_of_another_shape(unpacked, name, value):
     content.pop(SEAL)
     for key in list(content)[:: 1 + len(content) // 12]:
         write(path, {**content, key: value})
-        index = json.loads((unpacked / check.INDEX).read_text())
+        index = json.loads((unpacked / evidence.INDEX).read_text())
         index["files"][path.relative_to(unpacked).as_posix()] = sha256(path)
-        write(unpacked / check.INDEX, {**index, "rows": [ROW]})
+        write(unpacked / evidence.INDEX, {**index, "rows": [ROW]})
         assert content[key] == value or complaints(unpacked)
 
 

@@ -454,6 +454,8 @@ class Config(Entry):
     """from where on `snakemake gate` fails a row"""
     baseline: FilePath | None = None
     """folder of another run's results, for `snakemake compare` and `snakemake gate`"""
+    boards: list[FilePath] = []
+    """submissions for `snakemake board`, the one to compare with first"""
     train: Train = Field(default_factory=Train)
     """what `snakemake train` does"""
     tune: Tune = Field(default_factory=Tune)

@@ -272,6 +272,13 @@ def texts_of_selection():
     return list(dict.fromkeys([*map(local, given_texts()), *known]))
 
 
+def boards_of(wildcards):
+    """The submissions to show side by side."""
+    if not CONFIG.boards:
+        raise WorkflowError("config: boards: name submissions: --config 'boards=[a.zip, b.zip]'")
+    return list(map(local, CONFIG.boards))
+
+
 def baseline_files():
     """The baseline's records and transcripts of the selection's datasets, models and engines."""
     if CONFIG.baseline is None:

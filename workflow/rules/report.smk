@@ -9,7 +9,13 @@ PUBLISHED = {
     and (DATASETS[name].split == "test" or "test" not in layouts.parts(DATASETS[name].layout))
 }
 PUBLISHED_PAIRS = [f"{name}={path}" for name, path in PUBLISHED.items()]
-TEMPLATE = [shipped(f"workflow/report/report.{suffix}") for suffix in ("html.j2", "css", "js")]
+TEMPLATE = [
+    shipped(f"workflow/report/{name}")
+    for name in ("report.html.j2", "report.css", "report.js", "tables.js")
+]
+BOARD = [
+    shipped(f"workflow/report/{name}") for name in ("board.html.j2", "report.css", "tables.js")
+]
 
 
 report: "../report/workflow.rst"
@@ -179,3 +185,28 @@ rule submission:
         code=code("report.submission"),
     shell:
         stage("report.submission")
+
+
+# Submissions of several machines side by side: snakemake board --config 'boards=[a.zip, b.zip]'
+rule board:
+    input:
+        boards=boards_of,
+        template=local(BOARD[0]),
+    output:
+        tsv="results/board.tsv",
+        md="results/board.md",
+        page="results/board.html",
+    log:
+        "results/logs/board.log",
+    benchmark:
+        "results/benchmarks/board.tsv"
+    localrule: True
+    conda:
+        "../../envs/cpu.yaml"
+    resources:
+        **needs("report"),
+    params:
+        contents=contents(*BOARD, *CONFIG.boards),
+        code=code("report.board"),
+    shell:
+        stage("report.board")

@@ -9,9 +9,7 @@ the page's own policy forbids it to load or run anything that is not in it.
 
 from __future__ import annotations
 
-import base64
 import functools
-import hashlib
 import itertools
 import json
 import re
@@ -19,24 +17,25 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import jinja2
 import markupsafe
 import numpy as np
 import pandas as pd
 import soundfile
 
 from deepspeech2 import cli, files
-from deepspeech2.cli import Cores, Input, Output, UserError, log, printable
+from deepspeech2.cli import Cores, Input, Output, UserError, log
 from deepspeech2.corpus import audio, manifest
 from deepspeech2.corpus.manifest import Sample
 from deepspeech2.features.spectrogram import Spectrogram, compute
 from deepspeech2.model import posteriors as posteriors_file
-from deepspeech2.report import listing, media, summary
+from deepspeech2.report import listing, media, sentences, summary
 from deepspeech2.report import published as published_figures
 from deepspeech2.report.figures import FIGURES
+from deepspeech2.report.html import render
 from deepspeech2.report.rows import Row, coverage, groups, of_speed, where
 from deepspeech2.report.style import INK
 
+SCRIPTS = ("tables.js", "report.js")
 NAMES = ("dataset", "model", "engine", "decoder")  # columns of the table
 MEDIA_BYTES = 4 << 20  # of all sounds and pictures, before base64 makes them a third larger
 MAX_HEARD = 100  # utterances with sound and picture
@@ -176,26 +175,6 @@ def measured(row: Row) -> dict:
     }
 
 
-def page(template: Path, **content) -> str:
-    """The page, with a policy that lets only its own script run and nothing be loaded."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(template.parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        finalize=lambda v: "\n".join(map(printable, v.split("\n"))) if type(v) is str else v,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    script = (template.parent / "report.js").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
-    return environment.get_template(template.name).render(
-        script=markupsafe.Markup(script),
-        script_hash=digest,
-        style=markupsafe.Markup((template.parent / "report.css").read_text(encoding="utf-8")),
-        **content,
-    )
-
-
 def main(
     records: list[Input],
     published: dict[str, Input],
@@ -227,6 +206,7 @@ def main(
     texts = {
         "rows": frame.to_dict("records"),
         **split(summary.shown(frame)),
+        "sentences": sentences.of_rows([row.record for row in rows]),
         "notes": summary.notes(frame, remarks),
         "figures": {path.stem: (inline_svg(path), FIGURES[path.stem].__doc__) for path in figures},
         "sections": list(sections(rows)),
@@ -254,7 +234,7 @@ def main(
         },
     }
     with files.replacing(report) as temporary:
-        temporary.write_text(page(template, **texts) + "\n", encoding="utf-8")
+        temporary.write_text(render(template, SCRIPTS, **texts), encoding="utf-8")
     log.info("%d errors, %d of them to be heard", len(errors), heard)
 
 

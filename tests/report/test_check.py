@@ -1,5 +1,6 @@
 """A submission that somebody else made: what holds is told, and what was altered is found."""
 
+import csv
 import json
 import re
 import zipfile
@@ -211,6 +212,31 @@ def test_json_of_another_shape(unpacked, name, value):
         index["files"][path.relative_to(unpacked).as_posix()] = sha256(path)
         write(unpacked / evidence.INDEX, {**index, "rows": [ROW]})
         assert content[key] == value or complaints(unpacked)
+
+
+def test_submissions_side_by_side(packed, unpacked, tmp_path):
+    """The board of an honest one and of one in which a figure was altered."""
+    path = unpacked / ROW / "score.json"
+    content = json.loads(path.read_text())
+    content["wer"]["percent"] = 0.0
+    write(path, content)
+    with zipfile.ZipFile(tmp_path / "theirs.zip", "w") as archive:
+        for one in filter(Path.is_file, unpacked.rglob("*")):
+            archive.write(one, one.relative_to(unpacked).as_posix())
+    folder = packed.parents[1]
+    boards = f"boards=['{packed}', '{tmp_path / 'theirs.zip'}']"
+    refused = snakemake(folder, "--configfile", "own.yaml", "-n", "--", "board", check=False)
+    assert "config: boards: name submissions" in refused.stdout + refused.stderr
+    snakemake(folder, "--cores", 2, "--configfile", "own.yaml", "--config", boards, "--", "board")
+    with open(folder / "results/board.tsv", newline="") as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    assert [row["board"] for row in rows].count("1 submission") == 2 == len(rows) / 2
+    for row in rows:
+        bad = row["board"] == "2 theirs"
+        assert bad == ("its submission does not hold" in row["marks"]) and "QUICK" in row["marks"]
+    text = (folder / "results/board.md").read_text()
+    assert "2 theirs does not hold: " in text and "score.json" in text
+    assert "2 theirs does not hold" in (folder / "results/board.html").read_text()
 
 
 def test_archives_that_are_none(tmp_path, packed):

@@ -581,6 +581,62 @@ def test_the_page_in_a_browser(project, browser, tmp_path, width, height, scheme
     context.close()
 
 
+def test_the_table_is_explored(project, browser):
+    """By mouse and keyboard, from disk; what is shown stands in the address, and comes back."""
+    context = browser.new_context(offline=True, accept_downloads=True)
+    tab = context.new_page()
+    complaints = []
+    tab.on("console", lambda m: complaints.append(m.text) if m.type != "log" else None)
+    tab.on("pageerror", lambda error: complaints.append(str(error)))
+    page = (project / "results/report.html").as_uri()
+    tab.goto(page)
+    rows = tab.locator("#table tbody tr")
+    total = rows.count()
+    assert total >= 2 and tab.url == page
+
+    def column(title):
+        heads = tab.locator("#table thead th").all_inner_texts()
+        return [line.split("\t")[heads.index(title)] for line in rows.all_inner_texts()]
+
+    sorter = tab.locator("#table thead").get_by_role("button", name="utterances/s", exact=True)
+    sorter.click()
+    speeds = list(map(float, column("utterances/s")))
+    assert speeds == sorted(speeds, reverse=True)
+    sorter.focus()
+    tab.keyboard.press("Enter")
+    assert list(map(float, column("utterances/s"))) == sorted(speeds)
+    head = sorter.locator("..")
+    assert head.get_attribute("aria-sort") == "ascending"
+    tab.locator("#table .columns summary").click()
+    tab.get_by_label("RTFx", exact=True).uncheck()
+    tab.locator("#table .bar input[type=search]").fill(f"{speeds[0]:.2f}")
+    assert tab.locator("#table tbody tr:visible").count() == 1
+    assert tab.locator("#table output").inner_text() == f"1 of {total} rows"
+    with tab.expect_download() as download:
+        tab.locator("#table").get_by_role("button", name="CSV").click()
+    assert download.value.suggested_filename == "table.csv"
+    with open(download.value.path(), newline="") as file:
+        [line] = csv.DictReader(file)
+    assert line["utterances/s"] == f"{speeds[0]:.2f}" and "RTFx" not in line
+    address = tab.url
+    assert address.startswith(f"{page}#table?") and "hide=" in address
+    again = context.new_page()
+    again.goto(address)
+    assert again.locator("#table tbody tr:visible").count() == 1
+    assert not again.locator("#table thead").get_by_text("RTFx", exact=True).is_visible()
+    for hostile in (
+        "sort=99&hide=77.x",
+        "sort=-1",
+        "find=%3Cimg src=x onerror=alert(1)%3E",
+        "sort=",
+    ):
+        again.goto(f"{page}#table?{hostile}")
+        again.reload()
+        assert again.locator("#table tbody tr").count() == total
+    assert not complaints
+    context.close()
+
+
 def test_what_is_altered_by_hand_is_refused(project, tmp_path):
     """Every index has its seal, and every other file of a row its hash in an index."""
     folder = tmp_path / "a copy"

@@ -28,7 +28,7 @@ STAGES = [
 LEVELS = (
     {"cores"},
     {"cli"},
-    {"files", "sources", "options", "outside", "node"},
+    {"files", "sources", "options", "outside", "node", "kinds"},
     {"machine"},
     {"corpus"},
     {"features"},
@@ -83,7 +83,7 @@ def test_imports_have_no_circle():
 def test_only_the_configuration_needs_its_library():
     """Stages run in interpreters that lack it."""
     users = {name for name, path in MODULES.items() if "pydantic" in path.read_text()}
-    assert users == {"deepspeech2.config", "deepspeech2.configure"}
+    assert users == {f"deepspeech2.{name}" for name in ("config", "configure", "kinds")}
 
 
 def test_all_stages_are_found():

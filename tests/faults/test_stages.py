@@ -31,6 +31,8 @@ TIMED = {
     "compiled.json",
     "timing.json",
     "single_stream.json",
+    "times.tsv",
+    "single_stream_times.tsv",
     "training.json",
     "curves.csv",
 }

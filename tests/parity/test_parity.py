@@ -142,7 +142,8 @@ def test_timing_never_overlaps_another_job(run):
             record = json.loads(path.read_text())
             output = base64.b64decode(path.name).decode()
             jobs[output] = (record["rule"], record["starttime"], record["endtime"])
-    timings = {o: j for o, j in jobs.items() if j[0] in ("timing", "single_stream")}
+    names = ("timing", "single_stream")
+    timings = {o: j for o, j in jobs.items() if j[0] in names and o.endswith(".json")}
     assert len(timings) == 2
     others = [job for output, job in jobs.items() if output not in timings]
     assert any(a[1] < b[2] and b[1] < a[2] for a in others for b in others if a[0] != b[0])

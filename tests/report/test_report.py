@@ -16,7 +16,7 @@ import yaml
 from conftest import ROOT, copy_project
 from deepspeech2.cli import UserError
 from deepspeech2.features.spectrogram import Spectrogram
-from deepspeech2.files import SEAL, read_sealed
+from deepspeech2.files import SEAL, read_sealed, sha256, write_json
 from deepspeech2.report import errors, figures, listing, media, page
 from deepspeech2.report.reliability_figure import reliability
 from deepspeech2.report.rows import Row
@@ -73,6 +73,11 @@ def project(tmp_path_factory):
     return folder
 
 
+# What is drawn of any rows; one more where some have noise.
+DRAWN = [name for name in figures.FIGURES if name != "noise"]
+BESIDE = re.compile(r"(own|logs/own)/tiny/[\w./-]+")  # files, as addresses from the page
+
+
 class Page(HTMLParser):
     """Collects what a page could load or run, and its text."""
 
@@ -98,7 +103,11 @@ def test_nothing_of_the_data_becomes_markup(project):
     found = Page(text)
     assert found.tags.count("script") == 1 and not found.handlers and "b" in found.tags
     assert found.addresses
-    assert all(a.startswith(("data:audio/mpeg", "data:image/webp", "#")) for a in found.addresses)
+    for address in found.addresses:
+        assert BESIDE.fullmatch(address) or address.startswith(
+            ("data:audio/mpeg", "data:image/webp", "#")
+        )
+        assert not BESIDE.fullmatch(address) or (project / "results" / address).is_file(), address
     assert "default-src 'none'" in text and "url(http" not in text
     shown = "".join(found.texts)
     for part in (*TEXTS, *SPEAKERS, "<script>alert(1)</script>"):
@@ -164,10 +173,10 @@ def test_the_figures_are_whole_and_the_same_every_time(project, tmp_path):
     rows = [f"own/tiny/{engine}/bs{n}/greedy" for engine in ENGINES for n in (1, 3)]
     result = run_stage(
         "report.figures", "--records", *(project / "results" / row / "record.json" for row in rows),
-        "--published", "--figures", *(tmp_path / f"{name}.svg" for name in figures.FIGURES),
+        "--published", "--figures", *(tmp_path / f"{name}.svg" for name in DRAWN),
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
-    for name in figures.FIGURES:
+    for name in DRAWN:
         path = project / f"results/figures/{name}.svg"
         texts = "".join(ElementTree.parse(path).getroot().itertext())
         assert "http" not in texts
@@ -262,7 +271,7 @@ def test_what_batch_size_changes(tmp_path):
 
 def test_captions_and_rules_name_what_the_stages_make():
     rules = (ROOT / "workflow/rules/report.smk").read_text()
-    for names, stage_names in (("FIGURES", figures.FIGURES), ("TABLES", errors.COLUMNS)):
+    for names, stage_names in (("FIGURES", DRAWN), ("TABLES", errors.COLUMNS)):
         found = re.search(rf'^{names} = "(.*)".split\(\)$', rules, re.M).group(1)
         assert found.split() == list(stage_names)
         for name in stage_names:
@@ -272,7 +281,7 @@ def test_captions_and_rules_name_what_the_stages_make():
 def test_snakemakes_own_report_has_everything_with_captions(project):
     snakemake(project, "--report", "all.html", "--configfile", "own.yaml")
     text = (project / "all.html").read_text(encoding="utf-8")
-    for name in (*figures.FIGURES, *errors.COLUMNS):
+    for name in (*DRAWN, *errors.COLUMNS):
         assert f"{name}." in text
         caption = (ROOT / f"workflow/report/{name}.rst").read_text().split(".")[0]
         assert " ".join(caption.split())[:40] in " ".join(text.split()), name
@@ -382,7 +391,7 @@ def page_arguments(results, drawn, out):
         "records": [results / ROW / "record.json"],
         "published": [],
         "manifests": [f"own={results / MANIFEST}"],
-        "figures": [drawn / f"{name}.svg" for name in figures.FIGURES],
+        "figures": [drawn / f"{name}.svg" for name in DRAWN],
         "template": [ROOT / "workflow/report/report.html.j2"],
         "report": [out],
     }
@@ -418,7 +427,7 @@ def test_a_long_list_stops_at_its_size(project, monkeypatch, tmp_path):
         [results / ROW / "record.json"],
         {},
         {"own": results / MANIFEST},
-        [results / f"figures/{name}.svg" for name in figures.FIGURES],
+        [results / f"figures/{name}.svg" for name in DRAWN],
         ROOT / "workflow/report/report.html.j2",
         tmp_path / "r.html",
     )
@@ -633,6 +642,64 @@ def test_the_table_is_explored(project, browser):
         again.goto(f"{page}#table?{hostile}")
         again.reload()
         assert again.locator("#table tbody tr").count() == total
+    assert not complaints
+    context.close()
+
+
+def test_two_rows_side_by_side(project, browser, tmp_path):
+    """One of the run and one of its baseline, which heard markup and fewer words."""
+    results = project / "results"
+    folder = tmp_path / "old" / ROW
+    shutil.copytree(results / ROW, folder)
+    lines = [json.loads(line) for line in (folder / "transcripts.jsonl").read_text().splitlines()]
+    for line, text in zip(lines, ("<img src=x onerror=alert(1)></script>", "")):
+        line["hypothesis"] = text
+        del line["words"], line["characters"]
+    entries = "".join(json.dumps(line) + "\n" for line in lines)
+    (folder / "transcripts.jsonl").write_text(entries)
+    record = read_sealed(folder / "record.json")
+    record["hashes"]["transcripts"] = sha256(folder / "transcripts.jsonl")
+    write_json(folder / "record.json", dict(record))
+    page.main(
+        [results / ROW / "record.json"],
+        {},
+        {"own": results / MANIFEST},
+        [results / f"figures/{name}.svg" for name in DRAWN],
+        ROOT / "workflow/report/report.html.j2",
+        tmp_path / "r.html",
+        baseline=[folder / "record.json"],
+    )
+    context = browser.new_context(offline=True)
+    tab = context.new_page()
+    complaints = []
+    tab.on("console", lambda m: complaints.append(m.text) if m.type != "log" else None)
+    tab.on("pageerror", lambda error: complaints.append(str(error)))
+    tab.on("dialog", lambda dialog: (complaints.append(dialog.message), dialog.dismiss()))
+    tab.goto((tmp_path / "r.html").as_uri())
+    section = tab.locator("#pairs")
+    rows = section.locator("[name=right] option").all_inner_texts()
+    assert rows == ["cpu-fp32 at 1", "baseline: cpu-fp32 greedy at 1"]
+    items = section.locator(".pairs li")
+    assert sorted(item.locator("b").inner_text() for item in items.all()) == sorted(
+        line["id"] for line in lines[:2]
+    )
+    assert "onerror=alert(1)" in section.inner_text()
+    assert not section.locator("img").count()
+    said = section.locator("output").inner_text()
+    assert re.fullmatch(
+        r"Fewer word errors left: \d, right: \d; as many, but other words: \d; the same text: "
+        rf"{len(lines) - 2}\.", said,
+    )  # fmt: skip
+    assert sum(map(int, re.findall(r": (\d)[,;]", said))) == 2
+    section.locator("[name=right]").select_option("0")
+    assert items.count() == 0 and f"the same text: {len(lines)}." in (
+        section.locator("output").inner_text()
+    )
+    section.locator("[name=right]").select_option("1")
+    buttons = section.get_by_role("button", name="Show with its sound")
+    if buttons.count():
+        buttons.first.click()
+        assert tab.locator("#list .error[open]").count() == 1
     assert not complaints
     context.close()
 

@@ -248,7 +248,9 @@ def test_memory_does_not_grow_with_the_recording(long):
 
 
 def test_interrupting_leaves_whole_lines(long):
-    names = [str(long / "long.wav")] * 50  # it is not done before this process has its turn
+    names = [str(long / f"{number}.wav") for number in range(50)]
+    for name in names:  # so many that they are not done before this process has its turn
+        os.link(long / "long.wav", name)
     command = [sys.executable, "-m", "deepspeech2.transcribe", *names]
     child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     first = child.stdout.readline()

@@ -215,14 +215,16 @@ def test_commands_carry_what_their_rules_have(project):
         tune={"decoder": "beam-word3", "dataset": "held", "model": "tiny", "grid": {"beta": [1]}},
     )  # fmt: skip
     targets = ["all", "dumpout", "trn", "compare", "gate", "train", "bench", "export", "engines"]
-    targets += ["tune", "ctm"]
+    targets += ["tune", "ctm", "submission"]
+    (project / "a.zip").write_text("")
     jobs = planned(project, *options, "-p", "--", *targets)
     jobs.update(planned(project, "-p", "--configfile", "config/an4.yaml", "--", "datasets"))
     shards = ("--config", "datasets={sample: {shards: 2}}")
     jobs.update(planned(project, "-p", *shards))
+    jobs.update(planned(project, "-p", "--config", "boards=[a.zip]", "--", "board"))
     texts = "".join(path.read_text() for path in (project / "workflow/rules").glob("*.smk"))
     rules = set(re.findall(r"^(?:use rule \w+ as|rule) (\w+)", texts, re.M))
-    targets = {"all", "datasets", "features", "gate", *targets} - {"compare"}
+    targets = {"all", "datasets", "features", "gate", *targets} - {"compare", "submission"}
     assert set(jobs) == rules - targets
 
 

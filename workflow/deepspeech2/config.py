@@ -6,7 +6,6 @@ import json
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -19,51 +18,31 @@ from deepspeech2 import engines
 from deepspeech2.cli import UserError
 from deepspeech2.corpus import layouts
 from deepspeech2.corpus.manifest import SPLITS
+from deepspeech2.corpus.perturb import NOISES
 from deepspeech2.corpus.text import CASES
 from deepspeech2.engines import verdicts
 from deepspeech2.features.spectrogram import Spectrogram
+from deepspeech2.kinds import (
+    MOST,
+    BatchSizes,
+    Count,
+    FilePath,
+    Image,
+    Name,
+    Names,
+    Pair,
+    Seed,
+    Selection,
+    Sha256,
+    Share,
+    Text,
+    Widths,
+    distinct,
+)
 from deepspeech2.report.limits import Limits
 from deepspeech2.scoring import decoders
 from deepspeech2.scoring.arpa import UNITS
 from deepspeech2.scoring.normalisers import NORMALISERS
-
-MAX_SEED = 2**32 - 1
-MOST = 1_000_000_000
-
-
-def _unique(items: list) -> list:
-    if len(items) != len(set(items)):
-        raise ValueError("must not repeat an entry")
-    return items
-
-
-def _ascending(pair: list[float]) -> list[float]:
-    if pair[0] > pair[1]:
-        raise ValueError(f"{pair[0]:g} is more than {pair[1]:g}")
-    return pair
-
-
-def _list(item: Any, **limits: int) -> Any:
-    """The type of a list without repetitions."""
-    field = Field(json_schema_extra={"uniqueItems": True}, **limits)
-    return Annotated[list[item], AfterValidator(_unique), field]
-
-
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}$")]
-Names = _list(Name)
-Selection = _list(Name, min_length=1)
-BatchSizes = _list(Annotated[int, Field(ge=1, le=65536)], min_length=1)
-Widths = _list(Annotated[int, Field(ge=1, le=1_000_000)], max_length=50)
-Text = Annotated[str, StringConstraints(min_length=1)]
-# Snakemake takes braces in the name of an input for wildcards.
-FilePath = Annotated[str, StringConstraints(min_length=1, pattern=r"^[^{}]*$")]
-# Snakemake puts it into a shell's command as it is.
-Image = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_./][A-Za-z0-9_.:/@+-]*$")]
-Sha256 = Annotated[str, StringConstraints(pattern="^[0-9a-fA-F]{64}$")]
-Count = Annotated[int, Field(ge=0, le=1000)]
-Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Pair = Annotated[list[float], Field(min_length=2, max_length=2), AfterValidator(_ascending)]
 
 
 class Entry(BaseModel):
@@ -104,6 +83,23 @@ class Run(Entry):
     """names of decoders; one row of the table for each"""
     missing_engines: Literal["stop", "leave_out"] = "stop"
     """where an engine cannot run here: stop, or leave_out: go on without it, and say so"""
+
+
+class Perturb(Entry):
+    """What is done to a dataset's recordings, to see what that costs."""
+
+    snr: Annotated[float, Field(ge=-60, le=120)] | None = None
+    """dB of the speech above the noise, both over the whole utterance; null: no noise"""
+    noise: Literal[NOISES] = "pink"
+    """its colour"""
+    reverberation: Annotated[float, Field(gt=0, le=10)] | None = None
+    """seconds in which a synthetic room's sound falls by 60 dB; null: no room"""
+    speed: Annotated[float, Field(ge=0.25, le=4)] = 1.0
+    """factor of the tempo, with the pitch"""
+    telephone: bool = False
+    """whether to cut to 300 to 3400 Hz, at 8 kHz"""
+    seed: Seed = 0
+    """of the noise and the room"""
 
 
 class Dataset(Entry):
@@ -148,13 +144,15 @@ class Dataset(Entry):
     """a table of published figures to stand beside ours"""
     word_times: FilePath | None = None
     """when its words are said (CTM), to measure how good our times of words are"""
-    skip: _list(Literal[tuple(layouts.REASONS)]) = []
+    skip: distinct(Literal[tuple(layouts.REASONS)]) = []
     """reasons for which files and rows may be left out, and counted: no_audio, no_text, empty_text,
     unreadable, duplicate, link, hidden, unsupported (docs/data.md); others stop the run"""
     allow_outside: bool = False
     """whether paths and links may lead out of the corpus's folder"""
     empty_references: Literal["error", "score"] = "error"
     """score: keep utterances whose transcript is empty, and count all that is written for them"""
+    perturb: Perturb | None = None
+    """what is done to its recordings, to see what that costs: see below"""
     shards: Annotated[int, Field(ge=1, le=1000)] = 1
     """parts of about equal length that its accuracy runs are computed in, each a job of its own on
     a cluster, whose features are removed when they were used (docs/clusters.md)"""
@@ -276,7 +274,7 @@ class Tune(Entry):
     """one of datasets; its split must be val"""
     model: Name = "embedded"
     """one of models, whose posteriors are decoded (the plain network's)"""
-    grid: dict[Name, _list(Any, min_length=1)] = {}
+    grid: dict[Name, distinct(Any, min_length=1)] = {}
     """values to try, by option"""
 
 

@@ -235,6 +235,11 @@ def _check_dataset(config: Config, name: str) -> None:
             f"config: datasets.{name}.split: 'test': the layout {dataset.layout} has no such part; "
             "use all, or train and val (every tenth speaker)"
         )
+    if dataset.perturb and dataset.perturb.speed != 1 and dataset.word_times:
+        raise UserError(
+            f"config: datasets.{name}.perturb.speed: moves the words, so that its word_times are "
+            "wrong; set word_times: null"
+        )
     if dataset.columns and dataset.layout != "table":
         raise UserError(f"config: datasets.{name}.columns: only for the layout table")
 

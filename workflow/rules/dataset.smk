@@ -47,6 +47,11 @@ rule corpus:
         rules=lambda wildcards: json.dumps(rules_of(wildcards.dataset)._asdict()),
         text_case=of_dataset("text_case"),
         digits=of_dataset("digits"),
+        perturb=lambda wildcards: (
+            DATASETS[wildcards.dataset].perturb.model_dump_json()
+            if DATASETS[wildcards.dataset].perturb
+            else []
+        ),
         contents=lambda wildcards: (
             corpus_contents(wildcards.dataset)
             + contents(DATASETS[wildcards.dataset].labels, DATASETS[wildcards.dataset].pcm_sha256)

@@ -275,7 +275,7 @@ def texts_of_selection():
 def boards_of(wildcards):
     """The submissions to show side by side."""
     if not CONFIG.boards:
-        raise WorkflowError("config: boards: name submissions: --config 'boards=[a.zip, b.zip]'")
+        raise WorkflowError("config: boards: name submissions, as [ours.zip, theirs.zip]")
     return list(map(local, CONFIG.boards))
 
 
@@ -291,6 +291,16 @@ def baseline_files():
         for path in sorted(Path(CONFIG.baseline, folder).glob(f"bs*/{decoder}/{name}"))
         if re.fullmatch("bs[1-9][0-9]*", path.parts[-3])
     ]
+
+
+def baseline_records():
+    """The records of these."""
+    return [path for path in baseline_files() if path.endswith("record.json")]
+
+
+def baseline_transcripts():
+    """And their transcripts."""
+    return [path for path in baseline_files() if not path.endswith("record.json")]
 
 
 def training_settings():

@@ -1,5 +1,8 @@
 # From the rows of the selection to the table, the figures, and the report.
 FIGURES = "throughput rtfx wer pareto latency single phases padding reliability".split()
+WORSE = [DATASETS[name].perturb for name in RUN.datasets if DATASETS[name].perturb]
+if any(worse.snr is not None for worse in WORSE):
+    FIGURES.insert(4, "noise")
 TABLES = "errors parts confusions agreement batch_sizes engines decoders".split()
 # Published figures are of a corpus's test part, where it has one.
 PUBLISHED = {
@@ -11,7 +14,7 @@ PUBLISHED = {
 PUBLISHED_PAIRS = [f"{name}={path}" for name, path in PUBLISHED.items()]
 TEMPLATE = [
     shipped(f"workflow/report/{name}")
-    for name in ("report.html.j2", "report.css", "report.js", "tables.js")
+    for name in ("report.html.j2", "report.css", "report.js", "tables.js", "pairs.js")
 ]
 BOARD = [
     shipped(f"workflow/report/{name}") for name in ("board.html.j2", "report.css", "tables.js")
@@ -120,6 +123,8 @@ rule page:
         corpora=expand(rules.corpus.output.corpus, **SELECTION),
         figures=rules.figures.output.figures,
         published=list(map(local, PUBLISHED.values())),
+        baseline=list(map(local, baseline_records())),
+        baseline_transcripts=list(map(local, baseline_transcripts())),
         template=local(TEMPLATE[0]),
     output:
         report=report("results/report.html", caption="../report/page.rst", category="Results"),
@@ -136,7 +141,7 @@ rule page:
     params:
         published=PUBLISHED_PAIRS,
         manifests=lambda wildcards, input: list(map("=".join, zip(RUN.datasets, input.manifests))),
-        contents=contents(*PUBLISHED.values(), *TEMPLATE),
+        contents=contents(*PUBLISHED.values(), *TEMPLATE, *baseline_files()),
         code=code("report.page"),
     shell:
         stage("report.page")

@@ -23,6 +23,7 @@ from deepspeech2 import cli
 from deepspeech2.cli import Input, Output, Settings, UserError, log
 from deepspeech2.corpus import archives, audio, layouts, numbers, tables
 from deepspeech2.corpus.labels import read as read_labels
+from deepspeech2.corpus.perturb import Perturbation, perturbed
 from deepspeech2.corpus.text import CASES, inside
 from deepspeech2.corpus.utterance import Utterance
 from deepspeech2.files import replacing_folder, sha256, sha256_bytes, unchanged, write_json
@@ -88,16 +89,20 @@ def write(
     text_case: str,
     identity: Identity,
     spell: Callable[[str], str] = str,
+    worse: Perturbation | None = None,
 ) -> list[dict]:
     """Fill `folder` with the corpus and return its index entries, sorted by id.
 
-    `spell` makes words of the numbers in texts.
+    `spell` makes words of the numbers in texts, `worse` says what is done to the recordings.
     """
     notes: dict[str, list[str]] = {}
     with cli.progress(None, what="corpus", unit="utterance") as bar:
 
         def keep(name: str, sound: audio.Audio) -> None:
             identity.check_samples(name, sound, layout.source)
+            if worse:
+                changed = perturbed(sound.samples, name, worse)
+                sound = audio.Audio(changed, [*sound.notes, worse.words()])
             path = folder / "wav" / f"{name}.wav"
             path.parent.mkdir(parents=True, exist_ok=True)
             # libsndfile puts the time of day into a float WAV; equal input gives equal bytes here.
@@ -167,6 +172,7 @@ def main(
     index: Output,
     labels_copy: Output,
     digits: Literal["error", "words"] = "error",
+    perturb: Settings | None = None,
 ) -> None:
     """Command line.
 
@@ -181,6 +187,7 @@ def main(
     index: index to write (JSON)
     labels_copy: copy of the labels to write (JSON)
     digits: words: spell numbers as words; error: leave them, which later stages refuse
+    perturb: what is done to its recordings (JSON, as perturb.Perturbation has it)
     """
     alphabet = read_labels(labels)
     upper = "A" in alphabet and "a" not in alphabet
@@ -194,7 +201,8 @@ def main(
             with unchanged(lambda: layouts.watched(name, source, of)):
                 place = opened(source, name, within, scratch)
                 held = layouts.create(name, place, of)
-                utterances = write(held, folder, text_case, identity, spell)
+                worse = Perturbation(**perturb) if perturb else None
+                utterances = write(held, folder, text_case, identity, spell, worse)
             mark = held.claims(place) or "whose marks it lacks"
         except UserError as error:
             text = f"{error}{layouts.advice(source, name)}".replace(f"{scratch}/", f"{source}: ")

@@ -265,6 +265,68 @@ def pareto(records: list[dict], places: list[int], published: dict) -> Figure:
     return figure
 
 
+def noise(records: list[dict], places: list[int], published: dict) -> Figure:
+    """WER with its 95 % interval against the level of the speech above the noise, of each engine at
+    its largest batch size. On the right is the same corpus without noise.
+    """
+    sets: dict[tuple, list[dict]] = {}
+    for found in records:
+        if is_scored(found) and source_of(found):
+            sets.setdefault((*source_of(found), found["model"]), []).append(found)
+    sets = {k: part for k, part in sets.items() if any(snr_of(r) is not None for r in part)}
+    figure = Figure(figsize=(SIZE[0], SIZE[1] * max(1, len(sets))), layout="constrained")
+    all_axes = figure.subplots(max(1, len(sets)), 1, squeeze=False)[:, 0]
+    for axes, part in zip(all_axes, sets.values()):
+        levels = sorted({level for r in part if (level := snr_of(r)) is not None})
+        names = [*(f"{level:g}" for level in levels), "none"]
+        groups: dict[tuple, list[dict]] = {}
+        for found in part:
+            groups.setdefault((found["engine"], found["decoder"]), []).append(found)
+        plain = all(decoder == "greedy" for _, decoder in groups)
+        for number, ((engine, decoder), rows) in enumerate(groups.items()):
+            largest = max(r["batch_size"] for r in rows)
+            rows = [r for r in rows if r["batch_size"] == largest]
+            rows.sort(key=lambda r: (snr_of(r) is None, snr_of(r) or 0))
+            at = [names.index("none" if snr_of(r) is None else f"{snr_of(r):g}") for r in rows]
+            rates = [r["accuracy"]["wer"] for r in rows]
+            middle, low, high = (
+                np.array([rate[k] for rate in rates], float) for k in ("percent", "low", "high")
+            )
+            bars = np.maximum(0, [middle - low, high - middle])
+            one = Series(engine if plain else f"{engine}, {decoder}", number, rows)
+            shift = (number - (len(groups) - 1) / 2) * 0.08
+            axes.errorbar(
+                np.array(at) + shift, middle, bars, fmt=f"{one.marker}-", color=one.colour,
+                capsize=3, label=one.name,
+            )  # fmt: skip
+        axes.set_xticks(range(len(names)), names)
+        axes.set(xlabel="speech above noise, dB", ylabel="WER, %", ylim=(0, None))
+    if sets:
+        legend(figure, all_axes[0])
+    return figure
+
+
+def source_of(record: dict) -> tuple | None:
+    """The recordings of a row, and all that was done to them but noise."""
+    found = record["configuration"].get("dataset")
+    if not isinstance(found, dict):
+        return None
+    worse = {
+        "reverberation": None,
+        "speed": 1.0,
+        "telephone": False,
+        **(found.get("perturb") or {}),
+    }
+    same = (worse[key] for key in ("reverberation", "speed", "telephone"))
+    place = [str(found.get(key)) for key in ("layout", "path", "urls", "within", "split")]
+    return (*place, *map(str, same))
+
+
+def snr_of(record: dict) -> float | None:
+    """Level of a row's speech above its noise, in dB; None without noise."""
+    return (record["configuration"]["dataset"].get("perturb") or {}).get("snr")
+
+
 def front(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
     """The points (speed, error) than which none is faster with no more errors, slowest first."""
     kept: list[tuple[float, float]] = []
@@ -297,10 +359,10 @@ def single(records: list[dict], places: list[int], published: dict) -> Figure:
     return figure
 
 
-OF_ACCURACY = ("wer", "pareto", "reliability")
+OF_ACCURACY = ("noise", "wer", "pareto", "reliability")
 FIGURES = {
     f.__name__: f
-    for f in (throughput, rtfx, wer, pareto, latency, single, phases, padding, reliability)
+    for f in (throughput, rtfx, wer, pareto, noise, latency, single, phases, padding, reliability)
 }
 
 

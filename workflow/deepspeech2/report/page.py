@@ -16,6 +16,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import quote
 
 import markupsafe
 import numpy as np
@@ -28,14 +29,14 @@ from deepspeech2.corpus import audio, manifest
 from deepspeech2.corpus.manifest import Sample
 from deepspeech2.features.spectrogram import Spectrogram, compute
 from deepspeech2.model import posteriors as posteriors_file
-from deepspeech2.report import listing, media, sentences, summary
+from deepspeech2.report import listing, media, pairs, sentences, summary
 from deepspeech2.report import published as published_figures
 from deepspeech2.report.figures import FIGURES
 from deepspeech2.report.html import render
 from deepspeech2.report.rows import Row, coverage, groups, of_speed, where
 from deepspeech2.report.style import INK
 
-SCRIPTS = ("tables.js", "report.js")
+SCRIPTS = ("tables.js", "report.js", "pairs.js")
 NAMES = ("dataset", "model", "engine", "decoder")  # columns of the table
 MEDIA_BYTES = 4 << 20  # of all sounds and pictures, before base64 makes them a third larger
 MAX_HEARD = 100  # utterances with sound and picture
@@ -175,6 +176,27 @@ def measured(row: Row) -> dict:
     }
 
 
+def sources(row: Row) -> dict[str, str]:
+    """Where each column of the table comes from: files beside the page, as addresses."""
+    network = f"{row.dataset}/{row.model}/{row.engine}/bs{row.batch_size}"
+    eager = f"{row.dataset}/{row.model}/eager/{row.decoder}"
+    files_of = {
+        f"{row.name}/record.json": ("dataset", "model", "engine", "batch size", "decoder"),
+        f"logs/{network}/timing.log": ("verdict",),
+        f"{network}/timing.json": ("RTFx", "batch p50 ms", "batch p90 ms", "batch p99 ms"),
+        f"{network}/times.tsv": ("utterances/s",),
+        f"{network}/zeros.json": ("zeros by ais_bench/s",),
+        f"{row.dataset}/{row.model}/{row.engine}/single_stream.json": (
+            "single p50 ms", "single p90 ms", "single p99 ms",
+        ),
+        f"{row.name}/score.json": ("WER %", "WER 95 %", "WER % (whisper)", "CER %"),
+        f"{row.name}/alignments.jsonl": ("S/D/I",),
+        f"{row.name}/agreement.json": ("as eager",),
+        f"{eager}/decoding_time.json": ("decoding ms",),
+    }  # fmt: skip
+    return {label: quote(path) for path, labels in files_of.items() for label in labels}
+
+
 def main(
     records: list[Input],
     published: dict[str, Input],
@@ -183,6 +205,7 @@ def main(
     template: Input,
     report: Output,
     processes: Cores = 1,
+    baseline: list[Input] = (),
 ) -> None:
     """Command line.
 
@@ -193,6 +216,7 @@ def main(
     template: the page's template (Jinja), with its style and script beside it
     report: page to write (HTML)
     processes: processes that draw
+    baseline: records of another run, which any row may be compared with (JSON)
     """
     rows = [Row(path) for path in records]
     known, remarks = published_figures.read(published)
@@ -203,9 +227,12 @@ def main(
     listed = [error for error, size in zip(errors, sizes) if size <= LIST_BYTES]
     for error in listed:
         error["set"] = f"{error['dataset']} {error['model']}"
+    two = pairs.side_by_side(rows, baseline)
     texts = {
         "rows": frame.to_dict("records"),
         **split(summary.shown(frame)),
+        "sources": [sources(row) for row in rows],
+        "pairs": markupsafe.Markup(pairs.as_script(two)) if two else "",
         "sentences": sentences.of_rows([row.record for row in rows]),
         "notes": summary.notes(frame, remarks),
         "figures": {path.stem: (inline_svg(path), FIGURES[path.stem].__doc__) for path in figures},

@@ -42,9 +42,10 @@ def sentence(record: dict, first: dict) -> str:
         f"{agreed['identical_transcripts']} of {agreed['utterances']} transcripts as the plain "
         "network's"
     )
+    quality = QUALITY.get(timed["verdict"], f"{timed['verdict']}, for")
     return (
         f"{record['engine']}{by} on {record['dataset']} with {record['model']} at batch size "
-        f"{record['batch_size']}: {', '.join(parts)}; {QUALITY[timed['verdict']]} "
+        f"{record['batch_size']}: {', '.join(parts)}; {quality} "
         f"{timed['seconds']:.1f} s."
     )
 

@@ -4,6 +4,7 @@ function pairs(section) {
   const [set, left, right, kind] = ["set", "left", "right", "kind"].map((name) =>
     section.querySelector(`[name=${name}]`));
   const list = section.querySelector(".pairs");
+  const cards = [...document.querySelectorAll("#list .error")];
   const make = (name, className, ...children) => {
     const element = document.createElement(name);
     element.className = className;
@@ -42,7 +43,8 @@ function pairs(section) {
     const wanted = kind.value ? found[kind.value] : Object.values(found).flat();
     wanted.sort((one, other) => other[0] - one[0]);
     list.replaceChildren(...wanted.slice(0, 500).map(([, one, x, y]) => {
-      const card = [...document.querySelectorAll("#list .error")].find((c) => c.dataset.name === one.id);
+      const card = cards.find(({ dataset }) =>
+        dataset.name === one.id && dataset.set === sets[set.value].name);
       const title = make("b", "", one.id);
       const item = make("li", "error", title, make("div", "", alignment(one.steps[x])),
         make("div", "", alignment(one.steps[y])));

@@ -114,6 +114,12 @@ def timing_content(**changes):
         "sample": 130,
         "until_first": {"seconds": 0.5, "memory_bytes": 200 << 20},
         "times_sha256": "8" * 64,
+        "energy": {
+            "sources": [],
+            "joules_per_utterance": None,
+            "joules_per_audio_hour": None,
+            "not_readable": ["no RAPL counters"],
+        },
         "seconds": 10.25,
         "utterances_per_s": 14.39951,
         "rtfx": 39.5,

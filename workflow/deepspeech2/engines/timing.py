@@ -28,7 +28,7 @@ import numpy as np
 from deepspeech2 import cli, engines, machine
 from deepspeech2.cli import CORES, Cores, Input, Output, UserError, log
 from deepspeech2.cores import throttled_seconds
-from deepspeech2.engines import Engine, pool
+from deepspeech2.engines import Engine, energy, pool
 from deepspeech2.engines.artefact import require_artefact
 from deepspeech2.engines.proof import Proof
 from deepspeech2.engines.verdicts import (
@@ -352,6 +352,7 @@ def main(
     started, start = _now(), time.perf_counter()
     session = backend.open(artefact, threads)
     opened = time.perf_counter() - start
+    meter = energy.Meter(placed.device)
     until_first: dict = {}
 
     def first(its: Times) -> None:
@@ -361,9 +362,12 @@ def main(
     try:
         batches.features.verify()
         load_before = quiet(load, settings.max_other_load)
+        idle = meter.idle()
         load.start()
         throttled = throttled_seconds()
+        meter.start()
         measured = measure(session, batches, settings, scenario, proof.compare, first)
+        used = meter.stop()
         throttled = throttled_seconds() - throttled
         conditions = Conditions(load_before, load.share(), machine.governor(), round(throttled, 3))
         device_memory = session.peak_memory_bytes()
@@ -388,6 +392,12 @@ def main(
             "fill_up_rows": batches.fill_up_rows(),
             "proof": checked,
             "until_first": until_first,
+            "energy": {
+                **energy.figures(
+                    idle, used, figures["utterances"], sum(t.audio_seconds for t in measured)
+                ),
+                "not_readable": meter.lacking,
+            },
             "times_sha256": write_times(times, measured) if times else None,
             **conditions._asdict(),
             "compile_seconds": compiled["compile_seconds"] + round(opened, 3),

@@ -22,7 +22,7 @@ import numpy as np
 from deepspeech2 import cli
 from deepspeech2.cli import UserError
 from deepspeech2.corpus import archives
-from deepspeech2.engines import PADDINGS, Engine, proof, timing, verdicts
+from deepspeech2.engines import PADDINGS, Engine, energy, proof, timing, verdicts
 from deepspeech2.features import parts
 from deepspeech2.features.batches import Batches, FeatureSet
 from deepspeech2.files import read_sealed, read_text, sha256
@@ -390,6 +390,15 @@ class Row:
             "dataset_sha256": features.description["manifest_sha256"],
         }
         self.all.compare(where, {key: given[key] for key in derived}, derived)
+        told = given["energy"]
+        if told["sources"]:
+            idle = energy.Reading({"all": told["idle_watts"]}, 1.0)
+            used = energy.Reading({"all": told["joules"]}, told["seconds"])
+            audio = sum(t.audio_seconds for t in times)
+            derived = energy.figures(idle, used, figures["utterances"], audio)
+            for key in ("joules_above_idle", "joules_per_utterance", "joules_per_audio_hour"):
+                near = math.isclose(told[key], derived[key], rel_tol=1e-2, abs_tol=0.01)
+                self.all.require(near, where, f"energy.{key}: not of its joules and idle watts")
         began, ended = (datetime.datetime.fromisoformat(given[k]) for k in ("started", "ended"))
         needed = sum(t.assemble + t.upload + t.forward + t.download for t in times)
         self.all.require(

@@ -57,6 +57,14 @@ def _pairs(items: dict, sign: str) -> str:
     return " ".join(f"{key}{sign}{value}" for key, value in items.items())
 
 
+def _energy(row: dict) -> str:
+    """What told the energy, or why nothing did."""
+    found = row["offline"].get("energy", {})
+    if found.get("sources"):
+        return f"above idle, by {', '.join(found['sources'])}"
+    return f"not readable here: {'; '.join(found.get('not_readable', ())) or 'not measured'}"
+
+
 def _to_text(row: dict) -> float:
     """Utterances per second from features to texts: decoding runs on the cores of the network."""
     decoding = row["decoding"]["ms_per_utterance"] / 1000 / row["environment"]["threads"]
@@ -168,6 +176,9 @@ COLUMNS = (
     _latency("single", "mean"),
     _latency("single", "p95"),
     *(_latency("single", f"p{p}_{bound}") for p in BOUNDED for bound in ("low", "high")),
+    Column("joules_per_utterance", "offline.energy.joules_per_utterance", 4),
+    Column("joules_per_audio_hour", "offline.energy.joules_per_audio_hour", 1),
+    Column("energy", _energy),
     Column("load_seconds", "single_stream.until_first.seconds", 3),
     Column("load_memory_bytes", "single_stream.until_first.memory_bytes"),
     Column("stream_verdict", "single_stream.verdict"),

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -161,6 +162,28 @@ def test_profiles_name_rules_that_there_are():
     for path in (ROOT / "profiles").glob("*/config*.yaml"):
         for name in yaml.safe_load(path.read_text()).get("set-resources", {}):
             assert re.search(rf"^(use rule \w+ as |rule ){name}\b", rules, re.M), (path, name)
+
+
+def test_clocks_of_nodes_that_are_minutes_apart(project, tmp_path, monkeypatch):
+    """Where files have dates of their nodes, Snakemake refuses, in a line, and nothing is wrong."""
+    pytest.importorskip("snakemake_executor_plugin_cluster_generic", reason="needs envs/slurm.txt")
+    plain = tmp_path / "plain"
+    shutil.copytree(project, plain)
+    score = "results/own/tiny/cpu/bs2/greedy/score.json"
+    snakemake(plain, "--cores", 2, "--configfile", "own.yaml", "--", score)
+    monkeypatch.setenv("SKEWED_RULE", "convert")
+    options = [
+        "--workflow-profile", "profiles/generic", "--cores", 2, "--jobs", 1, "--latency-wait", 2,
+        "--configfile", "own.yaml", "--cluster-generic-submit-cmd",
+    ]  # fmt: skip
+    nodes = f"{sys.executable} {ROOT / 'tests/fakes/skewed_node.py'}"
+    refused = snakemake(project, *options, nodes, "--", score, timeout=900, check=False)
+    assert refused.returncode and "could indicate a clock skew problem" in refused.stderr
+    assert not (project / score).exists()
+    for path in (project / "results").rglob("*"):
+        path.touch()
+    snakemake(project, *options, "sh", "--", score, timeout=900)
+    assert (project / score).read_bytes() == (plain / score).read_bytes()
 
 
 def test_jobs_run_in_the_image_that_is_named(project, tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ import re
 import shutil
 import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -75,7 +76,8 @@ def project(tmp_path_factory):
 
 # What is drawn of any rows; one more where some have noise.
 DRAWN = [name for name in figures.FIGURES if name != "noise"]
-BESIDE = re.compile(r"(own|logs/own)/tiny/[\w./-]+")  # files, as addresses from the page
+# Files, as addresses from the page.
+BESIDE = re.compile(r"(own|logs/own)/tiny/[\w./-]+|figures/\w+\.svg|table\.tsv")
 
 
 class Page(HTMLParser):
@@ -643,6 +645,19 @@ def test_the_table_is_explored(project, browser):
         again.reload()
         assert again.locator("#table tbody tr").count() == total
     assert not complaints
+    context.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nobody_is_kept_from_reading_it(project, browser, scheme):
+    """As far as axe-core finds out."""
+    axe = pytest.importorskip("axe_playwright_python", reason="needs envs/oracles.txt")
+    context = browser.new_context(offline=True, color_scheme=scheme, bypass_csp=True)
+    tab = context.new_page()
+    tab.goto((project / "results/report.html").as_uri())
+    tab.evaluate((Path(axe.__file__).parent / "axe.min.js").read_text())
+    found = tab.evaluate("axe.run()")["violations"]
+    assert [(one["impact"], one["id"], one["nodes"][0]["html"]) for one in found] == []
     context.close()
 
 

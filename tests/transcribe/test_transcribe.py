@@ -252,7 +252,11 @@ def test_interrupting_leaves_whole_lines(long):
     for name in names:  # so many that they are not done before this process has its turn
         os.link(long / "long.wav", name)
     command = [sys.executable, "-m", "deepspeech2.transcribe", *names]
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    child = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # What a shell starts in the background ignores it, and so would this.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
     first = child.stdout.readline()
     child.send_signal(signal.SIGINT)
     rest, errors = child.communicate()

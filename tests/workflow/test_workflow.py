@@ -34,6 +34,9 @@ def project(tmp_path):
     return copy_project(tmp_path / "checkout")
 
 
+LOCAL = (None, "config.yaml", "engines.yaml", "noise.yaml")  # presets whose corpora are here
+
+
 @pytest.mark.parametrize("preset", PRESETS)
 def test_plans_need_nothing(project, preset):
     """No network, no results, no device: -n, --rulegraph and --list-rules of every preset."""
@@ -44,11 +47,14 @@ def test_plans_need_nothing(project, preset):
     if preset == "engines.yaml":  # all that can run here
         assert engines >= 7
         sizes = 4
+    elif preset == "noise.yaml":  # two engines on six datasets
+        assert engines == 12
+        sizes = 1
     else:
         assert engines == (2 if preset in ("ascend.yaml", "bench.yaml") else 1)  # engines, models
     assert len(jobs["timing"]) == len(jobs["record"]) == sizes * engines
     assert len(jobs["table"]) == 1 and "dumpout_of" not in jobs
-    assert ("fetch_corpus" in jobs) == (preset not in (None, "config.yaml", "engines.yaml"))
+    assert ("fetch_corpus" in jobs) == (preset not in LOCAL)
     assert "preprocess" in snakemake(project, "--list-rules", *options).stdout
     graph = snakemake(project, "--rulegraph", "mermaid-js", *options).stdout
     assert "preprocess" in graph and "timing" in graph

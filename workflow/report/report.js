@@ -31,3 +31,9 @@ document.getElementById("open").addEventListener("change", (event) => {
   for (const card of cards) card.open = event.target.checked;
 });
 update();
+
+// A figure is saved from the page itself, wherever that was sent to.
+for (const link of document.querySelectorAll("figure a.svg")) {
+  const svg = new XMLSerializer().serializeToString(link.closest("figure").querySelector("svg"));
+  link.href = URL.createObjectURL(new Blob([svg], { type: "image/svg+xml" }));
+}

@@ -133,7 +133,8 @@ def test_shards_run_as_pods(tmp_path, cluster):
     cluster.to_kill.add("compile")
     snakemake(
         project, "--workflow-profile", "profiles/kubernetes", "--cores", 2, "--max-threads", 2,
-        "--latency-wait", 5, "--configfile", "own.yaml", "--", TIMING, SCORE,
+        "--latency-wait", 5, "--seconds-between-status-checks", 1, "--configfile", "own.yaml", "--",
+        TIMING, SCORE,
         timeout=900,
     )  # fmt: skip
     assert (project / TIMING).exists()

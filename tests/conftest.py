@@ -48,6 +48,8 @@ def copy_project(target: Path) -> Path:
 SLOW = (
     *("test_staleness", "test_parity", "test_native", "test_workflow", "test_contributing"),
     *("test_report", "test_ascend_workflow", "test_training", "test_baseline", "test_ascend"),
+    *("test_stages", "test_clusters", "test_check", "test_names", "test_shards", "test_transcribe"),
+    *("test_kubernetes", "test_acl_workflow", "test_power_cut"),
 )
 # Files whose tests share nothing: any worker takes any of them. The others stay whole.
 SPREAD = (

@@ -139,7 +139,7 @@ def test_the_project_is_within_its_size():
     }
     schema = WORKFLOW / "schemas" / "config.schema.json"
     total = sum(lines.values()) + len(schema.read_text().splitlines())
-    assert total <= 23_600, total
+    assert total <= 23_700, total
     assert max(lines.values()) <= 500, max(lines, key=lines.get)
 
 

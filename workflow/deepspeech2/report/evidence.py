@@ -84,6 +84,7 @@ class Submission:
             and isinstance(files, dict)
             and rows
             and all(isinstance(text, str) for text in (*rows, *published, *files.values()))
+            and all(map(_is_row, rows))
         ):
             raise UserError(f"{INDEX}: of another shape; {THEN}")
 
@@ -167,6 +168,11 @@ class Submission:
             self.derived += 1
 
 
+def _is_row(text: str) -> bool:
+    parts = text.split("/")
+    return len(parts) == 5 and not {"", ".", ".."} & set(parts) and text.isprintable()
+
+
 def _name(text: str) -> str:
     if Path(text).name != text or text in ("", ".", ".."):
         raise UserError(f"{text!r:.80}: not the name of a file")
@@ -178,8 +184,6 @@ class Row:
 
     def __init__(self, submission: Submission, row: str):
         self.all, self.row = submission, row
-        if row.count("/") != 4 or ".." in row.split("/"):
-            raise UserError(f"{row!r:.80}: not the name of a row")
         self.dataset, self.model, self.engine, self.batch, self.decoder = row.split("/")
         self.base = f"{self.dataset}/{self.model}"
         self.folder = submission.folder / row

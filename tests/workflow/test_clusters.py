@@ -165,7 +165,7 @@ def test_profiles_name_rules_that_there_are():
             assert re.search(rf"^(use rule \w+ as |rule ){name}\b", rules, re.M), (path, name)
 
 
-def test_clocks_of_nodes_that_are_minutes_apart(project, tmp_path, monkeypatch):
+def test_files_that_show_up_late_with_dates_of_other_clocks(project, tmp_path, monkeypatch):
     """What jobs wrote has the date at which Snakemake saw them end: nothing is made twice."""
     pytest.importorskip("snakemake_executor_plugin_cluster_generic", reason="needs envs/slurm.txt")
     plain, log = tmp_path / "plain", tmp_path / "nodes"
@@ -173,8 +173,9 @@ def test_clocks_of_nodes_that_are_minutes_apart(project, tmp_path, monkeypatch):
     score = "results/own/tiny/cpu/bs2/greedy/score.json"
     snakemake(plain, "--cores", 2, "--configfile", "own.yaml", "--", score)
     monkeypatch.setenv("SKEWED_NODES", str(log))
+    monkeypatch.setenv("LATE", "3")
     options = [
-        "--workflow-profile", "profiles/generic", "--cores", 2, "--jobs", 1, "--latency-wait", 2,
+        "--workflow-profile", "profiles/generic", "--cores", 2, "--jobs", 1, "--latency-wait", 60,
         *SOON, "--configfile", "own.yaml", "--cluster-generic-submit-cmd",
         f"{sys.executable} {ROOT / 'tests/fakes/skewed_node.py'}", "--", score,
     ]  # fmt: skip

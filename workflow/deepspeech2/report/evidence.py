@@ -40,7 +40,6 @@ LONGEST_TEXT = 100_000  # characters: alignments take their square
 TOLERANCE = 1e-9  # relative: the same sums by another version of a library
 CLOCKS = 1.0  # seconds that two clocks of a machine may disagree by
 THEN = "ask for it anew"
-Complain = Callable[[str, str], None]
 
 
 def differences(given: Any, derived: Any, where: str = "") -> Iterator[str]:

@@ -6,7 +6,6 @@ set -eu
 cd /opt/deepspeech2
 apt-get update
 apt-get install -y --no-install-recommends make python3 python3-venv libgomp1 ca-certificates
-export MPLCONFIGDIR=$PWD/.matplotlib
 make .venv/.installed
 .venv/bin/python -m pip install --quiet -r envs/kubernetes.txt
 .venv/bin/python -m pip uninstall --quiet --yes \

@@ -14,50 +14,14 @@ import pytest
 import scipy.stats
 from deepspeech2 import cli, engines, files, machine, node, sources
 from deepspeech2.cli import UserError
-from deepspeech2.engines import timing
+from deepspeech2.engines import latency, timing, verdicts
 from deepspeech2.features import batches as features
 from deepspeech2.features.batches import Batches
 from deepspeech2.model import posteriors
+from helpers import Clock, Features
 
 FULL = timing.Settings(5, 10, 10.0, None, 0.2, 0.1, ["performance"])
 QUIET = timing.Conditions(0.0, 0.0, "performance")
-
-
-class Features:
-    """Utterances of 100, 90, 80, ... frames, a hundredth of a second each.
-
-    `order` has their positions in the manifest.
-    """
-
-    bins, frames_max = 3, 100
-
-    def __init__(self, count, order=None):
-        self.utterances = [
-            {
-                "id": str(i),
-                "frames": 100 - 10 * i,
-                "seconds": 1 - 0.1 * i,
-                "manifest_position": position,
-            }
-            for i, position in enumerate(order or range(count))
-        ]
-
-    def __len__(self):
-        return len(self.utterances)
-
-    def load(self, position):
-        spectrogram = np.zeros((3, 100), np.float32)
-        spectrogram[:, : self.utterances[position]["frames"]] = position + 1
-        return spectrogram
-
-
-class Clock:
-    """A clock that only the session moves: each phase takes its own time."""
-
-    now = 0.0
-
-    def __call__(self):
-        return self.now
 
 
 class Session:
@@ -168,11 +132,11 @@ def make(seconds, frames=100, rows=1):
     return timing.Times(0.25, 0.5, seconds, 1.0, 1, 1.0, frames, frames, rows)
 
 
-@pytest.mark.parametrize("percent", timing.BOUNDED)
+@pytest.mark.parametrize("percent", verdicts.BOUNDED)
 @pytest.mark.parametrize("count", [1, 7, 35, 36, 100, 368, 500, 20_000])
 def test_percentiles_lie_between_ranks_with_the_confidence_that_is_told(count, percent):
     below = scipy.stats.binom(count, percent / 100)
-    found = timing.ranks(count, percent)
+    found = latency.ranks(count, percent)
     if found is None:
         assert below.sf(count - 1) > 0.025 or below.cdf(0) > 0.025
         return
@@ -368,7 +332,9 @@ def stage(tmp_path, session, monkeypatch):
     # Until the first batch, others use a twentieth of the cores.
     cores = machine.psutil.cpu_count()
     monkeypatch.setattr(
-        machine, "_busy_seconds", lambda: 0.05 * cores * min(session.clock.now, timing.LOOK_SECONDS)
+        machine,
+        "_busy_seconds",
+        lambda: 0.05 * cores * min(session.clock.now, machine.LOOK_SECONDS),
     )
     monkeypatch.setattr(machine.OtherLoad, "_own_seconds", lambda _: 0.0)
     monkeypatch.setattr(machine, "governor", lambda: "powersave")
@@ -528,7 +494,7 @@ def test_load_before_the_run_is_looked_for_long_enough(monkeypatch):
 
 @pytest.mark.parametrize(
     ("loads", "last", "looks"),
-    [([0.05], 0.05, 1), ([0.9, 0.3, 0.1], 0.1, 3), ([0.5] * 99, 0.5, timing.LOOKS)],
+    [([0.05], 0.05, 1), ([0.9, 0.3, 0.1], 0.1, 3), ([0.5] * 99, 0.5, machine.LOOKS)],
 )
 def test_short_load_before_the_run_is_waited_for(loads, last, looks):
     class Load:
@@ -538,12 +504,12 @@ def test_short_load_before_the_run_is_waited_for(loads, last, looks):
             self.starts += 1
 
         def share(self, seconds):
-            assert seconds == timing.LOOK_SECONDS
+            assert seconds == machine.LOOK_SECONDS
             self.seen += 1
             return loads[self.seen - 1]
 
     load = Load()
-    assert timing.quiet(load, 0.1) == last and load.seen == looks
+    assert machine.quiet(load, 0.1) == last and load.seen == looks
     assert load.starts == looks - 1  # the first look was under way since the stage's start
 
 

@@ -31,6 +31,7 @@ CONFIG = {
     "tune": {"decoder": "greedy", "dataset": "held", "model": "tiny", "grid": {}},
     "models": {"tiny": {"checkpoint": "tiny.safetensors"}},
     "timing": {"warmup_batches": 0, "min_batches": 1, "min_seconds": 0},
+    "server": {"latency_ms": 60000, "max_batch": 1, "seconds": 0.001, "percentile": 50.0},
     "train": {
         "name": "own", "datasets": ["own"], "dev": ["own"], "epochs": 2, "clean_epochs": 0,
         "architecture": {"rnn_type": "lstm", "hidden_size": 8, "hidden_layers": 1},

@@ -31,6 +31,7 @@ TIMED = {
     "compiled.json",
     "timing.json",
     "single_stream.json",
+    "server.json",
     "times.tsv",
     "single_stream_times.tsv",
     "training.json",
@@ -48,7 +49,7 @@ OF_LIBRARIES = (
 RULES = (
     *("convert", "corpus", "manifest", "torchscript", "preprocess", "compile", "eager", "infer"),
     *("decode", "decode_eager", "decoding_time", "score", "agreement", "timing", "single_stream"),
-    *("record", "table", "figures", "errors", "page", "dumpout_of", "trn_of", "ctm_of"),
+    *("server", "record", "table", "figures", "errors", "page", "dumpout_of", "trn_of", "ctm_of"),
     *("learn", "curves", "language_model", "choose", "compare"),
     *("plan", "preprocess_part", "join", "join_eager", "gather", "gather_eager"),
 )

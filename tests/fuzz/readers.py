@@ -14,10 +14,12 @@ from random import Random
 from typing import Any, NamedTuple
 
 import mutators as m
+import numpy as np
 import yaml
 from corpus import test_an4, test_audio_files, test_corpora
 from deepspeech2 import cli, configure, files
 from deepspeech2.corpus import audio, corpus, folders, labels, layouts, manifest
+from deepspeech2.engines import timing
 from deepspeech2.features.batches import FeatureSet
 from deepspeech2.report import compare, published, record, table
 from deepspeech2.scoring import (
@@ -32,6 +34,7 @@ from deepspeech2.scoring import (
     trn,
     tuned,
 )
+from deepspeech2.serving import arrivals, server
 from helpers import (
     LABELS,
     ROW_FILES,
@@ -484,6 +487,23 @@ def _trn(folder: Path):
     return (folder / "ref.trn").read_text(), (folder / "hyp.trn").read_text()
 
 
+def _times(folder: Path) -> list[Path]:
+    random = Random(0)
+    batches = [timing.Times(*(random.random() for _ in range(4)), 1, 2.0, 9, 9, 1)] * 3
+    timing.write_times(folder / "batches.tsv", batches)
+    parts = np.linspace(0.1, 1, 8), np.linspace(0.2, 2, 8), np.ones(8, int)
+    arrivals.write(folder / "arrivals.tsv", [arrivals.Trial(9.0, 8, *parts)] * 2)
+    return [folder / "batches.tsv", folder / "arrivals.tsv"]
+
+
+def _read_times(folder: Path):
+    """Figures of them: what is no table is refused."""
+    trials, rule = arrivals.read(folder / "arrivals.tsv"), arrivals.Rule(9.0, 1, 0.0, 1.0)
+    served = server.summarise(rule, 9.0, trials[0].rate, trials)
+    return timing.summarise(timing.read_times(folder / "batches.tsv")), served
+
+
+READERS["times"] = Reader(_times, _read_times, m.lines)
 READERS["trn"] = Reader(_of_run("t.jsonl"), _trn, m.json_text, keeps=True)
 
 

@@ -24,6 +24,7 @@ CONFIG = {
     "models": {"tiny": {"checkpoint": "tiny.safetensors", "training_texts": "known.txt"}},
     "engines": {"cpu": {"backend": "native"}},
     "timing": {"warmup_batches": 1, "min_batches": 3, "min_seconds": 0, "sample": 4},
+    "server": {"latency_ms": 200, "max_batch": 2, "seconds": 0.1, "percentile": 80.0},
 }  # fmt: skip
 ROW = "own/tiny/cpu/bs2/greedy"
 # What only the machine, the audio, the model or its posteriors could tell, or whoever configured.
@@ -145,6 +146,8 @@ def test_any_figure_that_is_altered_is_found(unpacked):
         ("own/tiny/cpu/bs2/times.tsv", "\t2\t", "\t3\t", "not the batch of these utterances"),
         ("own/tiny/cpu/bs2/times.tsv", "\n0.", "\n1.", "times_sha256"),
         ("own/tiny/cpu/single_stream_times.tsv", "0.0", "0.1", "times_sha256"),
+        ("own/tiny/cpu/server/greedy/times.tsv", "\t2\n", "\t1\n", "not what the rules make of"),
+        ("own/tiny/cpu/server/greedy/times.tsv", "\n1\t", "\n0\t", "not what the rules make of"),
         ("table.tsv", "QUICK", "VALID", "table.tsv: line 2: not what the records say"),
         ("table.md", "QUICK", "VALID", "not what the records say"),
         ("texts/*", "GO", "YES", "training_texts: other texts"),

@@ -21,6 +21,7 @@ from deepspeech2.files import SEAL, read_sealed, sha256, write_json
 from deepspeech2.report import errors, figures, listing, media, page
 from deepspeech2.report.reliability_figure import reliability
 from deepspeech2.report.rows import Row
+from deepspeech2.serving import arrivals, server
 from helpers import (
     TINY,
     assert_one_line_error,
@@ -75,7 +76,7 @@ def project(tmp_path_factory):
 
 
 # What is drawn of any rows; one more where some have noise.
-DRAWN = [name for name in figures.FIGURES if name != "noise"]
+DRAWN = [name for name in figures.FIGURES if name not in ("noise", "server")]
 # Files, as addresses from the page.
 BESIDE = re.compile(r"(own|logs/own)/tiny/[\w./-]+|figures/\w+\.svg|table\.tsv")
 
@@ -210,6 +211,36 @@ def test_figures_show_the_records_values(project):
     low, high = axes.containers[0].lines[2][0].get_segments()[0][:, 1]
     assert (low, high) == pytest.approx((wer["low"], wer["high"]))
     assert [0.0, 9.5] in [line.get_xydata().tolist()[0] for line in axes.lines]
+
+
+def test_what_is_invariant_shows_at_a_glance(project):
+    """A tile for each row: its WER, how many transcripts agree; its colour says whether all do."""
+    folder = project / "results/own/tiny/cpu-fp32"
+    records = [json.loads((folder / f"bs{n}/greedy/record.json").read_text()) for n in (1, 3)]
+    for record, agreed in zip(records, (4, 3)):
+        record["agreement"].update(identical_transcripts=agreed, utterances=4)
+        record["accuracy"]["wer"]["percent"] = 12.345
+    records[1]["configuration"]["model"]["random"] = {"seed": 0}
+    (axes,) = figures.draw("invariance", records, {}).axes
+    assert [text.get_text() for text in axes.texts] == ["12.35\n4/4", "3/4"]
+    assert len({tile.get_facecolor() for tile in axes.patches}) == len(axes.patches) == 2
+
+
+def test_a_servers_figure_shows_the_rates_that_hold(project):
+    path = project / "results/own/tiny/cpu-fp32/bs1/greedy/record.json"
+    record, ones = json.loads(path.read_text()), np.ones(500)
+    rule = arrivals.Rule(100.0, 4, 0.0, 1.0)
+    times = ((10.0, 0.02), (20.0, 0.08), (20.0, 0.06), (30.0, 0.2), (5.0, 0.01))
+    trials = [arrivals.Trial(rate, 500, 0 * ones, done * ones, ones) for rate, done in times]
+    for found, lines in (
+        (20.0, [[5, 10], [10, 20], [20, 70]]), (None, []),
+    ):  # fmt: skip
+        record["server"] = server.summarise(rule, 40.0, found, trials)
+        (axes,) = figures.draw("server", [record], {}).axes
+        drawn = [line.get_xydata().tolist() for line in axes.lines]
+        assert drawn.count(lines) == 2  # of the median and of the 99th percentile, here the same
+        assert [30.0, 120.0] in [points[0] for points in drawn if points]  # a cross at the top
+        assert [[0.0, 100.0], [1.0, 100.0]] in drawn
 
 
 def test_engines_side_by_side(project):

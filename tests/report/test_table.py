@@ -6,11 +6,12 @@ import io
 import pandas as pd
 import pytest
 from deepspeech2.cli import UserError
-from deepspeech2.report import published, table
+from deepspeech2.report import published, summary, table
 from deepspeech2.report.columns import as_text, for_readers, frame, to_markdown
 from deepspeech2.report.rows import mixed, read_record
 from deepspeech2.report.summary import COLUMNS, notes, summarise
 from deepspeech2.report.tsv import for_programs
+from deepspeech2.serving.arrivals import Rule
 from helpers import assert_one_line_error, latencies, rates_content, run_stage, timing_content
 from helpers import write_row as write
 
@@ -276,6 +277,26 @@ def test_an_invalid_single_stream_is_noted_once(tmp_path):
     assert [(r["verdict"], r["stream_verdict"]) for r in found] == [
         ("VALID", "INVALID"), ("VALID", "INVALID"), ("VALID", "VALID")
     ]  # fmt: skip
+
+
+def test_a_server_is_a_column_and_its_rule_a_note(tmp_path):
+    """0 where no rate holds; rows without it have an empty cell."""
+    records = [read_record(write_row(tmp_path, f"d/m/e{n}/bs8/greedy")) for n in range(3)]
+    rule = Rule(250.0, 8, 5.0, 10.0)
+    for record, rate in zip(records, (40.5, None)):
+        record["server"] = {
+            "rule": rule._asdict(), "utterances_per_s": rate, "audio_seconds": 2.0,
+            "verdict": "INVALID", "reasons": ["busy"], "disturbed": ["busy"],
+        }  # fmt: skip
+    rows = summarise(records, {})
+    texts = as_text(COLUMNS, rows)
+    assert texts["server_utterances_per_s"].tolist() == ["40.500", "0.000", ""]
+    assert texts["server_speakers"].tolist() == ["81.0", "0.0", ""]
+    assert summary.shown(rows)["server utterances/s"].tolist() == ["40.50", "0.00", ""]
+    lines = notes(rows, [])
+    (line,) = (line for line in lines if line.startswith("Server: "))
+    assert "8 at most, the first after 5 ms" in line and "99 % have their transcript 250 ms" in line
+    assert [f"INVALID: d/m/e{n}, as a server: busy." in lines for n in range(3)] == [1, 1, 0]
 
 
 def test_text_never_becomes_markup(tmp_path):

@@ -34,7 +34,8 @@ def project(tmp_path):
     return copy_project(tmp_path / "checkout")
 
 
-LOCAL = (None, "config.yaml", "engines.yaml", "noise.yaml")  # presets whose corpora are here
+# Presets whose corpora are here.
+LOCAL = (None, "config.yaml", "engines.yaml", "noise.yaml", "server.yaml")
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -50,9 +51,13 @@ def test_plans_need_nothing(project, preset):
     elif preset == "noise.yaml":  # two engines on six datasets
         assert engines == 12
         sizes = 1
+    elif preset == "server.yaml":
+        assert engines == len(jobs["server"]) == 2
+        sizes = 1
     else:
         assert engines == (2 if preset in ("ascend.yaml", "bench.yaml") else 1)  # engines, models
     assert len(jobs["timing"]) == len(jobs["record"]) == sizes * engines
+    assert ("server" in jobs) == (preset == "server.yaml")
     assert len(jobs["table"]) == 1 and "dumpout_of" not in jobs
     assert ("fetch_corpus" in jobs) == (preset not in LOCAL)
     assert "preprocess" in snakemake(project, "--list-rules", *options).stdout

@@ -5,13 +5,7 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    StringConstraints,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
 from deepspeech2 import engines
@@ -319,6 +313,21 @@ class Timing(Entry):
     """CPU frequency governors that are accepted, where readable; null: any"""
 
 
+class Server(Entry):
+    """The scenario server: utterances arrive at random, and nearly all have to be done in time."""
+
+    latency_ms: Annotated[float, Field(gt=0, le=MOST)]
+    """the most that it may take from an utterance's arrival to its transcript"""
+    max_batch: Annotated[int, Field(ge=1, le=4096)] = 8
+    """utterances in a batch, at most: as many as wait when the engine is free are taken"""
+    max_wait_ms: Annotated[float, Field(ge=0, le=MOST)] = 0.0
+    """how long an utterance waits for others, at most, while the engine is free"""
+    seconds: Annotated[float, Field(gt=0, le=MOST)] = verdicts.MIN_SECONDS
+    """for how long utterances arrive at each rate, at least; 500 come anyway, by percentile 99"""
+    percentile: Annotated[float, Field(ge=50, le=99.9)] = 99.0
+    """how many percent of the utterances have to be in time"""
+
+
 class Compare(Entry):
     """From where on `snakemake gate` fails a row against the baseline's."""
 
@@ -448,6 +457,8 @@ class Config(Entry):
     """the accuracy run"""
     timing: Timing = Field(default_factory=Timing)
     """the timing run"""
+    server: Server | None = None
+    """the scenario server; null: it is not measured"""
     compare: Compare = Field(default_factory=Compare)
     """from where on `snakemake gate` fails a row"""
     baseline: FilePath | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import platform
 import resource
 import subprocess
@@ -18,6 +19,8 @@ from deepspeech2.outside import outside
 
 # What takes part in a result, as far as an engine's environment has it.
 LIBRARIES = "torch numpy scipy librosa soxr soundfile Levenshtein kaldialign snakemake".split()
+LOOK_SECONDS = 0.3  # other load is looked for before a run, from the start on,
+LOOKS = 10  # and again, so often at most: what the scheduler still does for us is over soon
 GOVERNORS = "/sys/devices/system/cpu"
 
 
@@ -42,6 +45,25 @@ class OtherLoad:
     def _own_seconds(self) -> float:
         times = self._process.cpu_times()
         return times.user + times.system
+
+
+def quiet(load: OtherLoad, enough: float) -> float:
+    """Wait until others use a share of `enough` or less, though not for long; returns the last.
+
+    `load` was started before: while this process was busy with itself, it could look already.
+    """
+    for look in range(LOOKS):
+        if look:
+            load.start()
+        share = load.share(LOOK_SECONDS)
+        if share <= enough:
+            break
+    return share
+
+
+def now() -> str:
+    """The time of day, as it is in a record."""
+    return datetime.datetime.now(datetime.timezone.utc).isoformat()
 
 
 def _busy_seconds() -> float:

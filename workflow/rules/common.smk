@@ -17,6 +17,7 @@ sys.path.insert(0, str(WORKFLOW))
 
 from deepspeech2 import engines, sources
 from deepspeech2.cli import UserError
+from deepspeech2.config import Server
 from deepspeech2.configure import complete, is_address, is_made, shipped
 from deepspeech2.corpus import layouts
 from deepspeech2.features.parts import SAMPLE, shard_names

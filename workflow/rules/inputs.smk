@@ -247,6 +247,15 @@ def zeros_of(wildcards):
     return expand(rules.zeros.output, **wildcards) if has else []
 
 
+# Rates of arrivals are measured where they are configured; the rule is there anyway.
+SERVER = CONFIG.server or Server(latency_ms=1)
+
+
+def server_of(wildcards):
+    """The row's figures as a service, where they are wanted."""
+    return expand(rules.server.output.server, **wildcards) if CONFIG.server else []
+
+
 def samples_of_selection():
     """Indexes of the samples that are timed of sharded datasets."""
     names = [name for name in RUN.datasets if name in SHARDED]

@@ -1,8 +1,10 @@
 # From the rows of the selection to the table, the figures, and the report.
-FIGURES = "throughput rtfx wer pareto latency single phases padding reliability".split()
+FIGURES = "throughput rtfx wer invariance pareto latency single phases padding reliability".split()
 WORSE = [DATASETS[name].perturb for name in RUN.datasets if DATASETS[name].perturb]
 if any(worse.snr is not None for worse in WORSE):
-    FIGURES.insert(4, "noise")
+    FIGURES.insert(FIGURES.index("latency"), "noise")
+if CONFIG.server:
+    FIGURES.insert(FIGURES.index("phases"), "server")
 TABLES = "errors parts confusions agreement batch_sizes engines decoders".split()
 # Published figures are of a corpus's test part, where it has one.
 PUBLISHED = {
@@ -163,6 +165,7 @@ rule submission:
                 *rules.timing.output,
                 *rules.single_stream.output,
                 *rules.decoding_time.output,
+                *(rules.server.output if CONFIG.server else ()),
                 *rules.trn_of.output,
                 *rules.ctm_of.output,
             ),

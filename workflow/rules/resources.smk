@@ -63,10 +63,10 @@ def grown(files):
         for path in [paths] if isinstance(paths, str) else paths:
             if os.path.exists(path):
                 total += factor * os.path.getsize(path)
-    index = files.get("artefact_index")
-    if index and os.path.exists(index):
+    paths = files.get("artefact_index") or []
+    for path in [paths] if isinstance(paths, str) else paths:
         try:
-            compiled = json.loads(Path(index).read_text())
+            compiled = json.loads(Path(path).read_text())
             rows = max(shape["batch_size"] * shape["frames"] for shape in compiled["shapes"])
             total += 4 * compiled["bytes"] + PER_ROW_FRAME * rows
         except (OSError, ValueError, LookupError, TypeError):

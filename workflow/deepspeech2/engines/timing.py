@@ -14,8 +14,6 @@ table, which every figure can be computed from again.
 
 from __future__ import annotations
 
-import datetime
-import functools
 import itertools
 import math
 import time
@@ -30,9 +28,9 @@ from deepspeech2.cli import CORES, Cores, Input, Output, UserError, log
 from deepspeech2.cores import throttled_seconds
 from deepspeech2.engines import Engine, energy, pool
 from deepspeech2.engines.artefact import require_artefact
+from deepspeech2.engines.latency import latencies
 from deepspeech2.engines.proof import Proof
 from deepspeech2.engines.verdicts import (
-    BOUNDED,
     GOVERNORS,
     MAX_OTHER_LOAD,
     MAX_SPREAD,
@@ -48,11 +46,8 @@ from deepspeech2.features import parts
 from deepspeech2.features.batches import Batches, FeatureSet
 from deepspeech2.files import read_sealed, read_text, replacing, sha256, write_json
 
-LOOK_SECONDS = 0.3  # other load is looked for before the run, from the start on,
-LOOKS = 10  # and again, so often at most: what the scheduler still does for us is over soon
 SCENARIOS = ("offline", "single_stream")
 MAX_KEPT = 2000  # batches whose single times are kept
-P99_BATCHES = 100  # below this many batches the 99th percentile is the maximum, so it is left out
 
 
 Compare = Callable[[list[int], np.ndarray, np.ndarray], None]
@@ -157,44 +152,6 @@ def measure(
     return times
 
 
-@functools.cache
-def ranks(count: int, percent: int) -> tuple[int, int] | None:
-    """Which of `count` sorted times, from 1, a percentile lies between with 95 % confidence.
-
-    Whatever their distribution (order statistics): how many lie below it is binomial. None where
-    even the longest may be below it.
-    """
-    share, below = percent / 100, np.arange(count + 1)
-    factorials = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, count + 1)))])
-    likely = factorials[-1] - factorials - factorials[::-1]
-    likely += below * math.log(share) + below[::-1] * math.log(1 - share)
-    cumulative = np.cumsum(np.exp(likely))
-    low, high = (int(np.searchsorted(cumulative, bound)) for bound in (0.025, 0.975))
-    return (low, high + 1) if low >= 1 and high < count else None
-
-
-def latencies(seconds: np.ndarray) -> dict[str, float | None]:
-    """Mean, standard deviation and percentiles of times (n,) in seconds, in milliseconds.
-
-    Those of `BOUNDED` come with their 95 % interval, as `p90_low` and `p90_high`.
-    """
-    values = {
-        "mean": seconds.mean(),
-        "std": seconds.std(ddof=1) if len(seconds) > 1 else 0.0,
-        **{f"p{p}": np.percentile(seconds, p) for p in (50, 90, 95, 99)},
-    }
-    found: dict = {key: round(1000 * float(value), 4) for key, value in values.items()}
-    if len(seconds) < P99_BATCHES:
-        found["p99"] = None
-    ordered = np.sort(seconds)
-    for percent in BOUNDED:
-        places = ranks(len(seconds), percent)
-        for name, place in zip(("low", "high"), places or (None, None)):
-            bound = place and round(1000 * float(ordered[place - 1]), 4)
-            found[f"p{percent}_{name}"] = bound
-    return found
-
-
 def spread(times: list[Times], by_width: bool) -> float:
     """Coefficient of variation of the time per frame, as far as no difference of width explains it.
 
@@ -267,24 +224,6 @@ def read_times(path: Path) -> list[Times]:
     return times
 
 
-def quiet(load: machine.OtherLoad, enough: float) -> float:
-    """Wait until others use a share of `enough` or less, though not for long; returns the last.
-
-    `load` was started before: while this process was busy with itself, it could look already.
-    """
-    for look in range(LOOKS):
-        if look:
-            load.start()
-        share = load.share(LOOK_SECONDS)
-        if share <= enough:
-            break
-    return share
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.timezone.utc).isoformat()
-
-
 def main(
     features: Input,
     features_index: Input,
@@ -349,7 +288,7 @@ def main(
     batches = Batches(timed, batch_size, engine.pad_to)
     proof = Proof(posteriors, posteriors_index, batches.features, batch_size)
     description = read_sealed(model)
-    started, start = _now(), time.perf_counter()
+    started, start = machine.now(), time.perf_counter()
     session = backend.open(artefact, threads)
     opened = time.perf_counter() - start
     meter = energy.Meter(placed.device)
@@ -361,7 +300,7 @@ def main(
 
     try:
         batches.features.verify()
-        load_before = quiet(load, settings.max_other_load)
+        load_before = machine.quiet(load, settings.max_other_load)
         idle = meter.idle()
         load.start()
         throttled = throttled_seconds()
@@ -417,7 +356,7 @@ def main(
             "manifest": batches.features.description["manifest"],
             "dataset_sha256": batches.features.description["manifest_sha256"],
             "started": started,
-            "ended": _now(),
+            "ended": machine.now(),
         },
     )
     log.info(

@@ -8,7 +8,7 @@ counts from 1 in order of descending length, ties by id. An index beside it says
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, Union
@@ -94,7 +94,11 @@ class Batches:
 
     def width(self, start: int) -> int:
         """Frames that the batch at `start` is padded to."""
-        longest = max(self.frames(start))
+        return self.width_of(self.frames(start))
+
+    def width_of(self, frames: Sequence[int]) -> int:
+        """Frames that a batch of utterances of so many frames each is padded to."""
+        longest = max(frames)
         if self.padding == "batch":
             return longest
         buckets = [] if self.padding == "longest" else self.padding
@@ -135,11 +139,14 @@ class Batches:
 
     def assemble(self, start: int) -> Batch:
         """The batch that starts at position `start`; one that the set cannot fill is filled up."""
-        features = self.features
-        positions = list(range(start, min(start + self.batch_size, len(features))))
+        return self.gather(range(start, min(start + self.batch_size, len(self.features))))
+
+    def gather(self, positions: Iterable[int]) -> Batch:
+        """The batch of some positions, ascending, at most `batch_size`: filled up likewise."""
+        features, positions = self.features, list(positions)
         rows = positions + positions[-1:] * self.fill_up_rows(len(positions))
         lengths = np.fromiter((features.utterances[i]["frames"] for i in rows), np.int32)
-        frames = self.width(start)
+        frames = self.width_of(lengths.tolist())
         spectrograms = np.empty((len(rows), 1, features.bins, frames), np.float32)
         for row, position in enumerate(positions):
             spectrograms[row, 0] = features.load(position)[:, :frames]

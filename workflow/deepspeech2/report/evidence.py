@@ -34,6 +34,9 @@ from deepspeech2.report.rows import read_record
 from deepspeech2.report.submission import FORMAT, INDEX
 from deepspeech2.scoring import agreement, reliability, sclite, score
 from deepspeech2.scoring import transcripts as transcripts_file
+from deepspeech2.serving import arrivals
+from deepspeech2.serving import server as served
+from deepspeech2.serving.arrivals import Rule, Trial
 
 LIMITS = archives.Limits(200_000, 1 << 30, 8 << 30, "a submission")
 LONGEST_TEXT = 100_000  # characters: alignments take their square
@@ -204,6 +207,8 @@ class Row:
         }
         if "zeros" in self.record:
             names["zeros"] = f"{network}/zeros.json"
+        if "server" in self.record:
+            names["server"] = f"{self.base}/{self.engine}/server/{self.decoder}/server.json"
         self.parts = {key: self.all.sealed(name) for key, name in names.items()}
         configuration = {
             key: value
@@ -223,16 +228,19 @@ class Row:
         ):  # fmt: skip
             path = self.all.folder / times
             self.speed(names[key], self.parts[key], features, of, size, scenario, path)
+        if "server" in names:
+            self.server(names["server"], self.parts["server"], features)
         offline, stream = self.parts["timing"], self.parts["single_stream"]
         run = self.parts["posteriors_index"]["run"]
         self.all.compare(
             f"{network}/posteriors.json", {k: run[k] for k in ("engine", "batch_size")},
             {"engine": offline["engine"], "batch_size": self.record["batch_size"]},
         )  # fmt: skip
-        same = ("engine", "checkpoint", "checkpoint_sha256", "parameters", "code_sha256")
-        self.all.compare(
-            names["single_stream"], {k: stream[k] for k in same}, {k: offline[k] for k in same}
-        )
+        same = ("engine", "checkpoint", "checkpoint_sha256", "parameters")
+        self.all.compare(names["single_stream"], stream["code_sha256"], offline["code_sha256"])
+        for key in ("single_stream", "server"):
+            given = {k: self.parts[key][k] for k in same} if key in names else {}
+            self.all.compare(names.get(key, ""), given, {k: offline[k] for k in given})
         decoding = self.parts["decoding_time"]
         self.all.require(
             decoding["utterances"] <= len(of) and decoding["ms_per_utterance"] > 0,
@@ -402,12 +410,78 @@ class Row:
             for key in ("joules_above_idle", "joules_per_utterance", "joules_per_audio_hour"):
                 near = math.isclose(told[key], derived[key], rel_tol=1e-2, abs_tol=0.01)
                 self.all.require(near, where, f"energy.{key}: not of its joules and idle watts")
-        began, ended = (datetime.datetime.fromisoformat(given[k]) for k in ("started", "ended"))
         needed = sum(t.assemble + t.upload + t.forward + t.download for t in times)
+        self.lasted(where, given, needed)
+
+    def lasted(self, where: str, given: dict, needed: float) -> None:
+        """A measurement took as long as what it timed, at least."""
+        began, ended = (datetime.datetime.fromisoformat(given[k]) for k in ("started", "ended"))
         self.all.require(
             (ended - began).total_seconds() + CLOCKS >= needed,
             where, "its batches took longer than from its start to its end",
         )  # fmt: skip
+
+    def server(self, where: str, given: dict, index: Path) -> None:
+        """The rate is what the times lead to, of arrivals as they are drawn for each trial."""
+        path = self.all.folder / Path(where).with_name("times.tsv")
+        trials, rule = arrivals.read(path), Rule(**given["rule"])
+        of = FeatureSet(index.parent / "features", index)
+        timed = of.part(parts.sample(of.utterances, given["sample"]))
+
+        def again(rate: float, count: int, seed: int) -> Trial:
+            if seed >= len(trials):
+                raise UserError(f"{path}: fewer trials than the rules ask for")
+            trial = trials[seed]
+            arrived, _ = arrivals.draw(rate, count, seed, len(timed))
+            came = len(trial.done)
+            self.all.require(
+                _same(trial.rate, rate)
+                and trial.count == count >= came
+                and np.allclose(trial.arrived, arrived[:came], rtol=TOLERANCE)
+                and (came == count or trial.late(rule) > rule.allowed(count) >= 0)
+                and _is_served(trial, rule),
+                path.name, f"trial {seed}: not what the rules make of arrivals at that rate",
+            )  # fmt: skip
+            return trial
+
+        found, made = arrivals.search(rule, given["capacity"], again)
+        self.all.require(len(made) == len(trials), path.name, "more trials than the rules ask for")
+        figures = served.summarise(rule, given["capacity"], found, trials)
+        configured = self.record["configuration"]
+        settings = verdicts.Settings(**given["settings"])
+        expected = served.settings_of(
+            rule, *(configured["timing"][k] for k in ("warmup_batches", "max_other_load")),
+            configured["timing"]["governors"] or [], settings.sample,
+        )  # fmt: skip
+        self.all.compare(f"{where}: settings", given["settings"], expected._asdict())
+        by = self.parts["transcripts_index"]
+        decoder = {**by["decoder"], **{key: by[key] for key in ("language_model", "tuning")}}
+        self.all.compare(f"{where}: decoder", given["decoder"], decoder)
+        self.all.compare(f"{where}: rule", given["rule"], configured["server"])
+        conditions = verdicts.Conditions(**{k: given[k] for k in verdicts.Conditions._fields})
+        fake, wrong = given["verdict"] == "FAKE", given["proof"]["wrong"]
+        derived = {
+            **served.judge(figures, settings, conditions, fake, wrong),
+            **figures,
+            "audio_seconds": float(np.mean([u["seconds"] for u in timed.utterances])),
+            "times_sha256": sha256(path),
+            "manifest": of.description["manifest"],
+            "dataset_sha256": of.description["manifest_sha256"],
+        }
+        self.all.compare(where, {key: given[key] for key in derived}, derived)
+        self.lasted(where, given, sum(float(trial.done[-1]) for trial in trials))
+
+
+def _is_served(trial: Trial, rule: Rule) -> bool:
+    """Whether utterances were done in batches of the rule's, one after the other, once arrived."""
+    steps = np.diff(trial.done, prepend=-1)
+    lengths = np.diff(np.flatnonzero(steps), append=len(steps))
+    return bool(
+        np.array_equal(trial.sizes, np.repeat(lengths, lengths))
+        and trial.sizes.max() <= rule.max_batch
+        and (steps >= 0).all()
+        and (trial.latencies > 0).all()
+    )
 
 
 @contextmanager

@@ -13,6 +13,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from deepspeech2 import cli
@@ -214,6 +215,38 @@ def wer(records: list[dict], places: list[int], published: dict) -> Figure:
     return figure
 
 
+def invariance(records: list[dict], places: list[int], published: dict) -> Figure:
+    """WER in percent at each batch size, and how many transcripts equal those of the plain float32
+    network, one utterance at a time. Where all do, export and batching changed nothing.
+    """
+    everything = series_of(records)
+    size = (1.5 + 0.62 * len(places), 0.9 + 0.36 * len(everything))
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots()
+    for row, one in enumerate(everything):
+        for found in one.records:
+            agreed, of = (found["agreement"][k] for k in ("identical_transcripts", "utterances"))
+            colour = COLOURS[0] if agreed == of else COLOURS[1]
+            x = places.index(found["batch_size"])
+            tile = Rectangle((x - 0.48, row - 0.45), 0.96, 0.9, facecolor=colour, alpha=0.25)
+            axes.add_patch(tile)
+            wer = found["accuracy"]["wer"]["percent"] if is_scored(found) else None
+            rate = "" if wer is None else f"{wer:.2f}\n"
+            axes.text(x, row, f"{rate}{agreed}/{of}", ha="center", va="center", fontsize=7)
+    axes.set_xticks(range(len(places)), [str(place) for place in places])
+    axes.set_yticks(range(len(everything)), [one.name for one in everything])
+    axes.set(xlim=(-0.5, len(places) - 0.5), ylim=(len(everything) - 0.5, -0.5))
+    axes.set_xlabel("batch size")
+    axes.tick_params(length=0)
+    axes.grid(False)
+    axes.spines[:].set_visible(False)
+    tiles = [("all as the plain network's", 0), ("some differ", 1)]
+    handles = [Rectangle((0, 0), 1, 1, facecolor=COLOURS[n], alpha=0.25, label=text)
+               for text, n in tiles]  # fmt: skip
+    legend(figure, axes, handles)
+    return figure
+
+
 def padding(records: list[dict], places: list[int], published: dict) -> Figure:
     """Share of the input that is padding or fill-up, for both kinds of padding."""
     figure, (axes,) = start(places, "padding, % of the input")
@@ -359,11 +392,41 @@ def single(records: list[dict], places: list[int], published: dict) -> Figure:
     return figure
 
 
-OF_ACCURACY = ("noise", "wer", "pareto", "reliability")
-FIGURES = {
-    f.__name__: f
-    for f in (throughput, rtfx, wer, pareto, noise, latency, single, phases, padding, reliability)
-}
+def server(records: list[dict], places: list[int], published: dict) -> Figure:
+    """Latency from arrival to transcript against the rate at which utterances arrive, up to the
+    highest rate that holds: the median, and dashed the percentile that is bounded. Crosses are
+    rates that do not hold, the level line is the bound.
+    """
+    found = {(s.name, r["decoder"]): (s, r["server"]) for s in series_of(records)
+             for r in s.records if "server" in r}  # fmt: skip
+    figure = Figure(figsize=SIZE, layout="constrained")
+    axes = figure.subplots()
+    top = 1.2 * max((served["rule"]["latency_ms"] for _, served in found.values()), default=1)
+    for one, served in found.values():
+        at: dict[float, list[tuple]] = {}
+        for trial in sorted(served["trials"], key=lambda trial: trial["rate"]):
+            if trial["rate"] <= (served["utterances_per_s"] or 0):
+                several = at.setdefault(trial["rate"], [])
+                several.append((trial["latency_ms"]["p50"], trial["percentile_ms"]))
+            elif trial["holds"] is False:
+                axes.plot([trial["rate"]], [top], "x", color=one.colour, clip_on=False)
+        # Of one trial, or of several with the same rate.
+        means = np.array([np.mean(several, axis=0) for several in at.values()]).reshape(-1, 2)
+        for y, line, label in zip(means.T, ("-", "--"), (one.name, None)):
+            axes.plot(list(at), y, line, color=one.colour, marker=one.marker, label=label)
+        axes.axhline(served["rule"]["latency_ms"], color=PUBLISHED, linewidth=0.8)
+    axes.set(xlabel="utterances/s that arrive", ylabel="latency, ms", xlim=(0, None), ylim=(0, top))
+    if found:
+        legend(figure, axes)
+    return figure
+
+
+OF_ACCURACY = ("noise", "wer", "invariance", "pareto", "reliability")
+DRAWN = (
+    throughput, rtfx, wer, invariance, pareto, noise, latency, single, server, phases, padding,
+    reliability,
+)  # fmt: skip
+FIGURES = {figure.__name__: figure for figure in DRAWN}
 
 
 def draw(name: str, records: list[dict], published: dict) -> Figure:

@@ -189,6 +189,9 @@ def sources(row: Row) -> dict[str, str]:
         f"{row.dataset}/{row.model}/{row.engine}/single_stream.json": (
             "single p50 ms", "single p90 ms", "single p99 ms",
         ),
+        f"{row.dataset}/{row.model}/{row.engine}/server/{row.decoder}/server.json": (
+            "server utterances/s",
+        ),
         f"{row.name}/score.json": ("WER %", "WER 95 %", "WER % (whisper)", "CER %"),
         f"{row.name}/alignments.jsonl": ("S/D/I",),
         f"{row.name}/agreement.json": ("as eager",),

@@ -101,6 +101,13 @@ def compose(row: str, configuration: dict, parts: dict[str, dict]) -> dict:
     }
     if "zeros" in parts:
         content["zeros"] = dict(parts["zeros"])
+    if "server" in parts:
+        served = parts["server"]
+        content["server"] = {
+            "code_sha256": served["code_sha256"],
+            "environment": {**served["environment"], "versions": served["versions"]},
+            **{key: value for key, value in served.items() if key not in ABOUT},
+        }
     return content
 
 
@@ -118,6 +125,7 @@ def main(
     configuration: Settings,
     record: Output,
     zeros: Input | None = None,
+    server: Input | None = None,
 ) -> None:
     """Command line.
 
@@ -134,6 +142,7 @@ def main(
     configuration: what was configured (JSON)
     record: record to write (JSON)
     zeros: its speed with zeros by the vendor's program, where its engine has that (JSON)
+    server: the rate of arrivals that its engine and decoder hold, where that was measured (JSON)
     """
     paths = {
         "score": score,
@@ -146,6 +155,7 @@ def main(
         "features_index": features_index,
         "single_stream": single_stream,
         **({"zeros": zeros} if zeros else {}),
+        **({"server": server} if server else {}),
     }
     parts = {name: read_sealed(path) for name, path in paths.items()}
     write_json(record, compose(row, configuration, parts))

@@ -42,12 +42,24 @@ def sentence(record: dict, first: dict) -> str:
         f"{agreed['identical_transcripts']} of {agreed['utterances']} transcripts as the plain "
         "network's"
     )
+    parts += [_server(record["server"])] if "server" in record else []
     quality = QUALITY.get(timed["verdict"], f"{timed['verdict']}, for")
     return (
         f"{record['engine']}{by} on {record['dataset']} with {record['model']} at batch size "
         f"{record['batch_size']}: {', '.join(parts)}; {quality} "
         f"{timed['seconds']:.1f} s."
     )
+
+
+def _server(served: dict) -> str:
+    rule = served["rule"]
+    within = f"within {rule['latency_ms']:g} ms"
+    rate = served["utterances_per_s"]
+    if rate is None:
+        return f"no rate of arrivals of which it answers {rule['percentile']:g} % {within}"
+    people = rate * served["audio_seconds"]
+    share = f"{rule['percentile']:g} % of {rate:.4g} utterances/s"
+    return f"as a server it answers {share} {within}, {people:.3g} people who speak without a pause"
 
 
 def _accuracy(record: dict, first: dict | None) -> str:

@@ -24,11 +24,19 @@ from deepspeech2.report.rows import (
     of_one_kind,
     skipped,
 )
+from deepspeech2.serving.arrivals import Rule
 
 ZEROS = (
     "Zeros by ais_bench: one batch of zeros, with lengths of zero, computed again and again, "
     "without copies, as the published ACL figures were measured. utterances/s are of the corpus, "
     "with the copies to and from the device, and do not compare with these."
+)
+SERVER = (
+    "Server: utterances arrive at random (a Poisson process), and as soon as the engine is free "
+    "those that wait are its next batch, {max_batch} at most{wait}. This is the highest rate at "
+    "which {percentile:g} % have their transcript {latency_ms:g} ms after they arrived, at the "
+    "latest, as LoadGen decides that, three times over; 0 where no rate from a twentieth of what "
+    "full batches reach on holds."
 )
 RANDOM = "random weights: no accuracy"
 
@@ -71,11 +79,26 @@ def _to_text(row: dict) -> float:
     return 1 / (1 / row["offline"]["end_to_end_utterances_per_s"] + decoding)
 
 
+def _server(row: dict) -> float | None:
+    """The highest rate of arrivals that holds; 0 where none does, None where none was tried."""
+    served = row.get("server")
+    return served and (served["utterances_per_s"] or 0.0)
+
+
+def _speakers(row: dict) -> float | None:
+    """How many people who speak without a pause that rate is."""
+    rate = _server(row)
+    return rate and rate * row["server"]["audio_seconds"]
+
+
 def _latency(kind: str, name: str, label: str = "") -> Column:
-    """A column of batch latency, or of single latency, which is of the whole way to posteriors."""
+    """A column of batch latency; of single latency, which is of the whole way to posteriors; or of
+    a server's, to the transcript.
+    """
     source, prefix = {
         "batch": ("offline.latency_ms", "latency"),
         "single": ("single_stream.end_to_end_latency_ms", "stream"),
+        "server": ("server.latency_ms", "server"),
     }[kind]
     return Column(f"{prefix}_{name}_ms", f"{source}.{name}", 2, label, 1)
 
@@ -114,6 +137,7 @@ COLUMNS = (
     _latency("single", "p50", "single p50 ms"),
     _latency("single", "p90", "single p90 ms"),
     _latency("single", "p99", "single p99 ms"),
+    Column("server_utterances_per_s", _server, 3, "server utterances/s", 2),
     Column("decode_ms", "decoding.ms_per_utterance", 3, "decoding ms", 2),
     Column("note", lambda row: None if is_scored(row) else RANDOM, label="note"),
     # For programs, and for the notes.
@@ -186,6 +210,14 @@ COLUMNS = (
     Column("stream_disturbed", lambda r: r["single_stream"]["disturbed"]),
     Column("stream_threads", "single_stream.environment.threads"),
     Column("stream_cpu", "single_stream.environment.cpu"),
+    Column("server_speakers", _speakers, 1),
+    *(_latency("server", name) for name in ("p50", "p90", "p99", "p99_low", "p99_high")),
+    Column("server_percentile_ms", "server.percentile_ms", 2),
+    Column("server_capacity", "server.capacity", 3),
+    *(Column(f"server_rule_{name}", f"server.rule.{name}") for name in Rule._fields),
+    Column("server_verdict", "server.verdict"),
+    Column("server_reasons", lambda r: r.get("server", {}).get("reasons", [])),
+    Column("server_disturbed", lambda r: r.get("server", {}).get("disturbed", [])),
     Column("engine_settings", lambda r: _pairs(r["configuration"]["engine"], "=")),
     Column("decoder_settings", _decoder_settings),
     Column("cpu", "environment.cpu"),
@@ -231,7 +263,8 @@ def notes(rows: pd.DataFrame, remarks: Iterable[str]) -> list[str]:
     rows = rows.assign(
         **{
             name: rows[name].map("; ".join)
-            for name in ("reasons", "disturbed", "stream_reasons", "stream_disturbed")
+            for kind in ("", "stream_", "server_")
+            for name in (f"{kind}reasons", f"{kind}disturbed")
         }
     )
     models = rows[["model", "checkpoint", "parameters", "checkpoint_sha256"]].drop_duplicates()
@@ -258,15 +291,23 @@ def notes(rows: pd.DataFrame, remarks: Iterable[str]) -> list[str]:
     for row in timed[(timed["verdict"] == "INVALID") | disturbed].itertuples():
         where = f"{row.dataset}/{row.model}/{row.engine} at batch size {row.batch_size}"
         lines.append(f"{row.verdict}: {where}: {row.reasons}.")
-    disturbed = (rows["stream_verdict"] == "QUICK") & rows["stream_disturbed"].astype(bool)
-    streams = rows[(rows["stream_verdict"] == "INVALID") | disturbed]
-    for row in streams.drop_duplicates(["dataset", "model", "engine"]).itertuples():
-        where = f"{row.dataset}/{row.model}/{row.engine}, one utterance at a time"
-        lines.append(f"{row.stream_verdict}: {where}: {row.stream_reasons}.")
+    for kind, what in (("stream", "one utterance at a time"), ("server", "as a server")):
+        judged, why, found = (rows[f"{kind}_{n}"] for n in ("verdict", "disturbed", "reasons"))
+        told = rows.assign(judged=judged, found=found)
+        told = told[(judged == "INVALID") | (judged == "QUICK") & why.astype(bool)]
+        for row in told.drop_duplicates(["dataset", "model", "engine", "found"]).itertuples():
+            where = f"{row.dataset}/{row.model}/{row.engine}, {what}"
+            lines.append(f"{row.judged}: {where}: {row.found}.")
     if (rows["verdict"] == "FAKE").any():
         lines.append("FAKE: computed by a stand-in for a device; no figure of these rows is real.")
     if rows["zeros_utterances_per_s"].notna().any():
         lines.append(ZEROS)
+    served = rows[rows["server_utterances_per_s"].notna()]
+    rules = served[[f"server_rule_{name}" for name in Rule._fields]].drop_duplicates()
+    for rule in rules.to_numpy():
+        found = Rule(*rule)
+        wait = f", the first after {found.max_wait_ms:g} ms" if found.max_wait_ms else ""
+        lines.append(SERVER.format(**{**found._asdict(), "wait": wait}))
     for engine, settings in rows[["engine", "engine_settings"]].drop_duplicates().to_numpy():
         found = re.match(r"backend=(\S+) device=([a-z]+)", settings or "")
         backend, device = found.groups() if found else ("", "")

@@ -1,0 +1,1 @@
+"""The model as a service: how fast utterances may come at it."""

@@ -140,7 +140,7 @@ def test_the_project_is_within_its_size():
     }
     schema = WORKFLOW / "schemas" / "config.schema.json"
     total = sum(lines.values()) + len(schema.read_text().splitlines())
-    assert total <= 24_400, total
+    assert total <= 24_450, total
     assert max(lines.values()) <= 500, max(lines, key=lines.get)
 
 

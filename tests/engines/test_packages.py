@@ -11,7 +11,10 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 # What an engine's own interpreter runs.
-STAGES = ("engines.compile", "engines.infer", "engines.timing", "engines.zeros")
+STAGES = (
+    *("engines.compile", "engines.infer", "engines.timing", "engines.zeros"),
+    "serving.server",
+)
 # Packages of the workflow, of which no engine knows.
 WORKFLOW_ONLY = set(
     "pydantic yaml pandas librosa soundfile scipy matplotlib kaldialign Levenshtein snakemake"

@@ -48,6 +48,28 @@ def test_what_does_not_compare_is_marked():
     ]  # fmt: skip
 
 
+def test_servers_compare_under_one_rule():
+    rule = {"latency_ms": 500.0, "max_batch": 8, "percentile": 99.0}
+    rates = {"utterances_per_s": 20.0, "audio_seconds": 2.0, "verdict": "VALID", "rule": rule}
+    one = {**rates, "code_sha256": "a"}
+    records = [
+        record(),
+        record(server=one),
+        record(server={**one, "verdict": "QUICK", "rule": {**rule, "latency_ms": 900.0}}),
+        record(server={**one, "code_sha256": "b"}),
+        record(server={**one, "code_sha256": "b"}, configuration__engine={"backend": "openvino"}),
+        record(),
+    ]
+    assert board.marked(records, [True] * 6) == [
+        [], [], ["another server rule", "server QUICK"], ["other server code"], [], [],
+    ]  # fmt: skip
+    (text,) = sentences.of_rows([records[1]])
+    assert "answers 99 % of 20 utterances/s within 500 ms, 40 people who speak" in text
+    none = {**one, "utterances_per_s": None}
+    (text,) = sentences.of_rows([record(server=none)])
+    assert "no rate of arrivals of which it answers 99 % within 500 ms" in text
+
+
 def test_sentences_are_what_a_person_would_say():
     rows = [
         record(),

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from conftest import copy_project
 from deepspeech2.cli import UserError
+from deepspeech2.engines import energy, timing
 from deepspeech2.files import SEAL, seal, sha256
 from deepspeech2.report import evidence
 from helpers import run_module, snakemake, write_folder, write_safetensors
@@ -162,6 +163,22 @@ def test_what_is_no_json_neither(unpacked, name, old, new, words):
     index["files"][path.relative_to(unpacked).as_posix()] = sha256(path)
     write(unpacked / evidence.INDEX, index)
     assert any(words in line for line in complaints(unpacked))
+
+
+def test_energy_is_of_its_joules_and_idle_watts(unpacked):
+    """No machine of ours tells it, so it is put into a file that was measured without."""
+    path = unpacked / "own/tiny/cpu/bs2/timing.json"
+    content = json.loads(path.read_text())
+    audio = sum(one.audio_seconds for one in timing.read_times(path.with_name("times.tsv")))
+    idle, used = energy.Reading({"rapl": 20.0}, 2.0), energy.Reading({"rapl": 90.0}, 3.0)
+    told = energy.figures(idle, used, content["utterances"], audio)
+    assert told["joules_above_idle"] == 60.0
+    for key, change in ((None, 1), ("joules", 1.1), ("joules_per_utterance", 1.1),
+                        ("joules_per_audio_hour", 0.9), ("idle_watts", 2)):  # fmt: skip
+        altered_one = {**told, **({key: told[key] * change} if key else {})}
+        write(path, {**content, "energy": {**altered_one, "not_readable": []}})
+        found = [line for line in complaints(unpacked) if "not of its joules" in line]
+        assert bool(found) == bool(key), key
 
 
 def test_files_that_are_not_listed_or_missing_or_altered(unpacked):

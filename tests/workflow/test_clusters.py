@@ -44,7 +44,7 @@ def project(tmp_path):
 
 
 def resources(project, *options):
-    """What jobs would ask for, by rule and engine."""
+    """What jobs would ask for, by rule and engine; of several, the one of most memory."""
     text = snakemake(project, "-n", "--cores", 8, "--configfile", "own.yaml", *options).stdout
     found = {}
     for block in re.split(r"(?m)^ *\[.*\]$|Group job", text):
@@ -55,7 +55,9 @@ def resources(project, *options):
             threads = re.search(r"^ *threads: (\d+)$", block, re.M)
             pairs = dict(pair.split("=") for pair in asked[1].split(", "))
             pairs["threads"] = int(threads[1]) if threads else 1
-            found[rule[1], engine and engine[1]] = pairs
+            key = rule[1], engine and engine[1]
+            if key not in found or int(pairs["mem_mb"]) > int(found[key]["mem_mb"]):
+                found[key] = pairs
     return found
 
 

@@ -232,6 +232,7 @@ def test_commands_carry_what_their_rules_have(project):
     jobs.update(planned(project, "-p", "--configfile", "config/an4.yaml", "--", "datasets"))
     shards = ("--config", "datasets={sample: {shards: 2}}")
     jobs.update(planned(project, "-p", *shards))
+    jobs.update(planned(project, "-p", "--configfile", "config/server.yaml"))
     jobs.update(planned(project, "-p", "--config", "boards=[a.zip]", "--", "board"))
     texts = "".join(path.read_text() for path in (project / "workflow/rules").glob("*.smk"))
     rules = set(re.findall(r"^(?:use rule \w+ as|rule) (\w+)", texts, re.M))
@@ -545,7 +546,7 @@ def test_the_default_run(project):
         assert configuration["model"]["training_texts"] == texts
         assert configuration["timing"]["min_seconds"] == 1
         assert set(configuration) == {
-            "dataset", "model", "engine", "decoder", "accuracy", "score", "timing"
+            "dataset", "model", "engine", "decoder", "accuracy", "score", "timing", "server"
         }  # fmt: skip
     assert planned(project) == {}
     # The sample is what its description says.

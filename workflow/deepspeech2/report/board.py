@@ -7,6 +7,7 @@ another checkpoint or other code they are marked, and so is what is not VALID or
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -24,7 +25,8 @@ OWN = (
     Column("machine", label="machine"),
     Column("marks", label="does not compare"),
 )
-# What has to be the same for figures to compare: by a name, of rows with the same key.
+# What has to be the same for figures to compare: by a name, of rows with the same key. None where a
+# row has nothing of the kind.
 SAME = {
     "other data": (lambda r: r["dataset"], lambda r: r["hashes"]["dataset"]),
     "another checkpoint": (lambda r: r["model"], lambda r: r["hashes"]["checkpoint"]),
@@ -33,20 +35,28 @@ SAME = {
         lambda r: r["configuration"]["engine"]["backend"],
         lambda r: r["hashes"]["timing_code"],
     ),
+    "another server rule": (lambda r: "", lambda r: r.get("server", {}).get("rule")),
+    "other server code": (
+        lambda r: r["configuration"]["engine"]["backend"],
+        lambda r: r.get("server", {}).get("code_sha256"),
+    ),
 }
 
 
 def marked(records: list[dict], held: list[bool]) -> list[list[str]]:
     """Why each record does not compare with the first of its kind, or with any."""
-    firsts: dict[tuple, str] = {}
+    firsts: dict[tuple, Any] = {}
     found = []
     for record, holds in zip(records, held):
         marks = [] if holds else ["its submission does not hold"]
         for name, (key, value) in SAME.items():
-            if firsts.setdefault((name, key(record)), value(record)) != value(record):
+            its = value(record)
+            if its is not None and firsts.setdefault((name, key(record)), its) != its:
                 marks.append(name)
         if record["offline"]["verdict"] != "VALID":
             marks.append(record["offline"]["verdict"])
+        if record.get("server", {}).get("verdict", "VALID") != "VALID":
+            marks.append(f"server {record['server']['verdict']}")
         found.append(marks)
     return found
 

@@ -1,36 +1,44 @@
 "use strict";
 // Search, sort and filter the list of errors. Everything is in the page already.
 const list = document.getElementById("list");
-const cards = [...list.children];
-const texts = new Map(cards.map((card) => [card, card.textContent.toLowerCase()]));
+const cards = [...list.children].map((card) =>
+  ({ ...card.dataset, card, said: card.textContent.toLowerCase() }));
 const search = document.getElementById("search");
 const sort = document.getElementById("sort");
 const filters = [...document.querySelectorAll(".filter")];
+const { compare } = new Intl.Collator();
 
-function compare(a, b) {
-  const names = a.dataset.name.localeCompare(b.dataset.name);
-  return sort.value === "name" ? names : b.dataset[sort.value] - a.dataset[sort.value] || names;
-}
-
-function update() {
+function filter() {
   const wanted = search.value.toLowerCase();
+  const chosen = filters.filter((select) => select.value);
   let shown = 0;
-  for (const card of cards) {
-    const fits = (select) => !select.value || card.dataset[select.dataset.key] === select.value;
-    card.hidden = !(texts.get(card).includes(wanted) && filters.every(fits));
-    shown += !card.hidden;
+  for (const one of cards) {
+    one.card.hidden = !(one.said.includes(wanted) &&
+      chosen.every((select) => one[select.dataset.key] === select.value));
+    shown += !one.card.hidden;
   }
-  list.append(...cards.sort(compare));
   document.getElementById("count").textContent = `${shown} shown`;
 }
 
-search.addEventListener("input", update);
-for (const select of [sort, ...filters]) select.addEventListener("change", update);
+function order() {
+  const key = sort.value;
+  cards.sort((a, b) => (key === "name" ? 0 : b[key] - a[key]) || compare(a.name, b.name));
+  const { parentNode, nextSibling } = list;
+  list.remove();
+  list.replaceChildren(); // a browser takes a millisecond to move a card, and less for all of these
+  for (const one of cards) list.append(one.card);
+  parentNode.insertBefore(list, nextSibling);
+}
+
+search.addEventListener("input", filter);
+for (const select of filters) select.addEventListener("change", filter);
+sort.addEventListener("change", order);
 document.getElementById("controls").addEventListener("submit", (event) => event.preventDefault());
 document.getElementById("open").addEventListener("change", (event) => {
-  for (const card of cards) card.open = event.target.checked;
+  for (const one of cards) one.card.open = event.target.checked;
 });
-update();
+order();
+filter();
 
 // A figure is saved from the page itself, wherever that was sent to.
 for (const link of document.querySelectorAll("figure a.svg")) {

@@ -220,7 +220,7 @@ def invariance(records: list[dict], places: list[int], published: dict) -> Figur
     network, one utterance at a time. Where all do, export and batching changed nothing.
     """
     everything = series_of(records)
-    size = (1.5 + 0.62 * len(places), 0.9 + 0.36 * len(everything))
+    size = (max(SIZE[0], 1.5 + 0.62 * len(places)), 0.9 + 0.36 * len(everything))
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots()
     for row, one in enumerate(everything):

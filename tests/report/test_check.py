@@ -181,6 +181,20 @@ def test_energy_is_of_its_joules_and_idle_watts(unpacked):
         assert bool(found) == bool(key), key
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("percentile", 99.999999999), ("percentile", 100.0), ("percentile", -1e300),
+     ("seconds", 1e300), ("latency_ms", -1.0), ("max_batch", 0)],
+)  # fmt: skip
+def test_no_rule_for_a_server_takes_the_memory(unpacked, key, value):
+    """One that asks for thousands of millions of arrivals, or for none."""
+    path = unpacked / "own/tiny/cpu/server/greedy/server.json"
+    content = json.loads(path.read_text())
+    content["rule"][key] = value
+    write(path, content)
+    assert any("server" in line for line in complaints(unpacked))
+
+
 def test_files_that_are_not_listed_or_missing_or_altered(unpacked):
     (unpacked / "more.txt").write_text("x")
     (unpacked / ROW / "ref.ctm").write_text("x")
@@ -216,14 +230,16 @@ def test_names_that_lead_elsewhere(unpacked, row):
 
 
 @pytest.mark.parametrize(
-    "name", ["timing.json", "posteriors.json", "greedy/score.json", "greedy/record.json"]
-)
+    "name",
+    ["bs2/timing.json", "bs2/posteriors.json", "bs2/greedy/score.json", "bs2/greedy/record.json",
+     "server/greedy/server.json"],
+)  # fmt: skip
 @pytest.mark.parametrize(
     "value", [None, [], {}, "x", -1, 1e308, 10**400, [[[]]], {"a": {}}], ids=lambda v: repr(v)[:9]
 )
 def test_json_of_another_shape(unpacked, name, value):
     """A value of each file's is something else: that is a complaint, and no traceback."""
-    path = unpacked / "own/tiny/cpu/bs2" / name
+    path = unpacked / "own/tiny/cpu" / name
     content = json.loads(path.read_text())
     content.pop(SEAL)
     for key in list(content)[:: 1 + len(content) // 12]:

@@ -245,9 +245,12 @@ def test_times_are_read_as_they_were_written(tmp_path):
     for found, given in zip(arrivals.read(path), trials):
         assert found[:2] == given[:2] and all(map(np.array_equal, found[2:], given[2:]))
     text = path.read_text()
-    for wrong in ("", text.splitlines()[0], text.replace("0.9", "nan"), text.replace("0.9", "x"),
-                  text.replace("0.9", "-1"), text + "5\t1.0\t9\t1.0\t2.0\t1\n", text + "1\t2\n",
-                  text + "0\t1.0\t9\t1.0\t2.0\t1\n", text.replace("done", "did")):  # fmt: skip
+    for wrong in (
+        "", text.splitlines()[0], text.replace("0.9", "nan"), text.replace("0.9", "x"),
+        text.replace("0.9", "-1"), text.replace("\t2\t", "\t1e9\t"), text + "1\t2\n",
+        text + "5\t1.0\t9\t1.0\t2.0\t1\n", text + "0\t1.0\t9\t1.0\t2.0\t1\n",
+        text.replace("done", "did"),
+    ):  # fmt: skip
         path.write_text(wrong)
         with pytest.raises(UserError, match="not a table of arrivals"):
             arrivals.read(path)

@@ -322,7 +322,7 @@ class Server(Entry):
     """utterances in a batch, at most: as many as wait when the engine is free are taken"""
     max_wait_ms: Annotated[float, Field(ge=0, le=MOST)] = 0.0
     """how long an utterance waits for others, at most, while the engine is free"""
-    seconds: Annotated[float, Field(gt=0, le=MOST)] = verdicts.MIN_SECONDS
+    seconds: Annotated[float, Field(gt=0, le=3600)] = verdicts.MIN_SECONDS
     """for how long utterances arrive at each rate, at least; 500 come anyway, by percentile 99"""
     percentile: Annotated[float, Field(ge=50, le=99.9)] = 99.0
     """how many percent of the utterances have to be in time"""

@@ -219,7 +219,10 @@ def read_times(path: Path) -> list[Times]:
         times = [Times(*(kind(cell) for kind, cell in zip(kinds, row))) for row in cells]
         if not all(math.isfinite(value) and value >= 0 for row in times for value in row):
             raise ValueError
-    except ValueError:
+        counts = (count for t in times for count in (t.utterances, t.padded_frames, t.rows))
+        if not (all(counts) and sum(t.forward for t in times)):
+            raise ValueError
+    except (ValueError, OverflowError):
         raise UserError(f"{path}: not a table of times that timing wrote") from None
     return times
 

@@ -429,8 +429,8 @@ class Row:
         timed = of.part(parts.sample(of.utterances, given["sample"]))
 
         def again(rate: float, count: int, seed: int) -> Trial:
-            if seed >= len(trials):
-                raise UserError(f"{path}: fewer trials than the rules ask for")
+            if seed >= len(trials) or count > arrivals.MOST:
+                raise UserError(f"{path.name}: not the trials that the rules ask for")
             trial = trials[seed]
             arrived, _ = arrivals.draw(rate, count, seed, len(timed))
             came = len(trial.done)

@@ -25,6 +25,7 @@ DOUBT = 0.05
 LEAST = 5  # utterances at a rate that may be late by its percentile: 500 come where that is 99
 NARROW = 0.05  # of its upper end: where the bisection ends, and by how much a rate is lowered
 LOWEST = 0.05  # of the rate of full batches: below it no rate is looked for
+MOST = 10_000_000  # in a trial
 REPEATS = 2  # with other arrivals, and so many times as many:
 MORE = 3
 HEAD = "trial\trate\tcount\tarrived\tdone\tsize"
@@ -148,7 +149,10 @@ def read(path: Path) -> list[Trial]:
         if head != HEAD or not lines:
             raise ValueError
         cells = np.array([line.split("\t") for line in lines], float)
-        if not (np.isfinite(cells).all() and (cells >= 0).all()):
+        if cells.shape[1] != len(HEAD.split("\t")):
+            raise ValueError
+        counts = cells[:, [2, 5]]
+        if not ((cells >= 0).all() and cells.max() < MOST and counts.min() >= 1):
             raise ValueError
         numbers = cells[:, 0].astype(int)
         if (np.diff(numbers, prepend=0) > 1).any() or (np.diff(numbers) < 0).any():

@@ -195,6 +195,22 @@ def test_no_rule_for_a_server_takes_the_memory(unpacked, key, value):
     assert any("server" in line for line in complaints(unpacked))
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"outputs": 0}, "server.json: proof"), ({"largest_difference": 0.5}, "server.json: proof"),
+        ({"utterances": 2}, "server.json: proof"), ({"sample": 1000}, "server.json: settings"),
+    ],
+)  # fmt: skip
+def test_a_server_is_no_better_than_its_sample_and_outputs(unpacked, change, words):
+    """Not even where its record says the same."""
+    path = unpacked / "own/tiny/cpu/server/greedy/server.json"
+    content = json.loads(path.read_text())
+    content["settings" if "sample" in change else "proof"].update(change)
+    write(path, content)
+    assert any(words in line for line in complaints(unpacked))
+
+
 def test_files_that_are_not_listed_or_missing_or_altered(unpacked):
     (unpacked / "more.txt").write_text("x")
     (unpacked / ROW / "ref.ctm").write_text("x")

@@ -19,14 +19,13 @@ class Session:
     """Its `forward` takes a time that the number of rows decides."""
 
     def __init__(self, clock, seconds):
-        self.clock, self.seconds, self.rows = clock, seconds, []
+        self.clock, self.seconds, self.decoded = clock, seconds, []
 
     def upload(self, spectrograms, lengths):
         assert list(lengths) == sorted(lengths, reverse=True)  # as packed sequences need it
         return len(lengths)
 
     def forward(self, rows):
-        self.rows.append(rows)
         self.clock.now += self.seconds(rows)
         return rows
 
@@ -50,7 +49,8 @@ def service(monkeypatch):
         monkeypatch.setattr(server.time, "perf_counter", clock)
         monkeypatch.setattr(server.time, "sleep", sleep)
         batches = Batches(Features(5), rule.max_batch, "batch")
-        return server.Service(Session(clock, seconds), batches, len, rule)
+        session = Session(clock, seconds)
+        return server.Service(session, batches, lambda one: session.decoded.append(len(one)), rule)
 
     return make
 
@@ -109,7 +109,9 @@ def test_how_utterances_are_batched(service, monkeypatch, wait_ms, sizes):
     due = np.array([1.0, 2, 3, 4, 5, 6, 7, 8, 9, 30])
     monkeypatch.setattr(arrivals, "draw", lambda *_: (due, np.arange(10) % 5))
     monkeypatch.setattr(Rule, "allowed", lambda *_: 10)
-    found = service(Rule(LONG, 4, wait_ms, 1.0), lambda rows: 3.0).trial(1.0, 10, 0)
+    made_for = service(Rule(LONG, 4, wait_ms, 1.0), lambda rows: 3.0)
+    found = made_for.trial(1.0, 10, 0)
+    assert made_for.session.decoded == [2] * 10  # every utterance, of two frames
     assert found.sizes.tolist() == [size for size in sizes for _ in range(size)]
     assert (found.latencies >= 3).all() and (np.diff(found.done) >= 0).all()
 

@@ -358,31 +358,12 @@ class Row:
             not rest and (passes == settings.multi if settings.multi else enough),
             where, "not whole passes over the utterances, or fewer batches or seconds than set",
         )  # fmt: skip
-        configured = self.record["configuration"]["timing"]
-        size_of_sample = configured["sample"]
-        expected_settings = {
-            **configured,
-            "governors": configured["governors"] or [],
-            "sample": size_of_sample if size_of_sample < len(of) else verdicts.SAMPLE,
-        }
-        self.all.compare(f"{where}: settings", given["settings"], expected_settings)
-        self.all.compare(f"{where}: sample", given["sample"], min(size_of_sample, len(of)))
+        configured = self.configured_timing(where, given, len(of))
+        self.all.compare(f"{where}: settings", given["settings"], configured)
         figures = timing.summarise(times, by_width=bool(engine.buckets))
-        drawn = set(
-            np.random.default_rng(size)
-            .choice(len(timed), math.ceil(proof.SHARE * len(timed)), replace=False)
-            .tolist()
-        )
-        outputs = passes * len(drawn)
         checked = given["proof"]
-        tolerances = {0.0, proof.TOLERANCES[engine.precision]}
-        self.all.require(
-            checked["outputs"] == outputs
-            and checked["utterances"] == len(drawn)
-            and checked["tolerance"] in tolerances
-            and (checked["largest_difference"] > checked["tolerance"]) == bool(checked["wrong"]),
-            where, "proof: not of the outputs that the rules name",
-        )  # fmt: skip
+        outputs = passes * math.ceil(proof.SHARE * len(timed))
+        self.proven(where, given, len(timed), checked["outputs"] == outputs)
         conditions = verdicts.Conditions(**{k: given[k] for k in verdicts.Conditions._fields})
         self.all.require(
             0 <= conditions.load_before <= 1 and 0 <= conditions.other_load <= 1, where, "load"
@@ -412,6 +393,28 @@ class Row:
                 self.all.require(near, where, f"energy.{key}: not of its joules and idle watts")
         needed = sum(t.assemble + t.upload + t.forward + t.download for t in times)
         self.lasted(where, given, needed)
+
+    def configured_timing(self, where: str, given: dict, count: int) -> dict:
+        """The settings of a timing by the configuration; its sample of `count` is compared, too."""
+        configured = self.record["configuration"]["timing"]
+        sample = configured["sample"]
+        self.all.compare(f"{where}: sample", given["sample"], min(sample, count))
+        return {
+            **configured,
+            "governors": configured["governors"] or [],
+            "sample": sample if sample < count else verdicts.SAMPLE,
+        }
+
+    def proven(self, where: str, given: dict, count: int, enough: bool) -> None:
+        """What is told of a timed run's outputs is of a tenth of its `count` utterances."""
+        checked, precision = given["proof"], given["engine"]["precision"]
+        self.all.require(
+            enough
+            and checked["utterances"] == math.ceil(proof.SHARE * count)
+            and checked["tolerance"] in (0.0, proof.TOLERANCES[precision])
+            and (checked["largest_difference"] > checked["tolerance"]) == bool(checked["wrong"]),
+            where, "proof: not of the outputs that the rules name",
+        )  # fmt: skip
 
     def lasted(self, where: str, given: dict, needed: float) -> None:
         """A measurement took as long as what it timed, at least."""
@@ -447,17 +450,17 @@ class Row:
         found, made = arrivals.search(rule, given["capacity"], again)
         self.all.require(len(made) == len(trials), path.name, "more trials than the rules ask for")
         figures = served.summarise(rule, given["capacity"], found, trials)
-        configured = self.record["configuration"]
-        settings = verdicts.Settings(**given["settings"])
-        expected = served.settings_of(
-            rule, *(configured["timing"][k] for k in ("warmup_batches", "max_other_load")),
-            configured["timing"]["governors"] or [], settings.sample,
-        )  # fmt: skip
-        self.all.compare(f"{where}: settings", given["settings"], expected._asdict())
+        utterances = self.parts["features_index"]["utterances"]
+        configured = self.configured_timing(where, given, len(utterances))
+        names = ("warmup_batches", "max_other_load", "governors", "sample")
+        settings = served.settings_of(rule, *(configured[name] for name in names))
+        self.all.compare(f"{where}: settings", given["settings"], settings._asdict())
+        self.proven(where, given, len(timed), given["proof"]["outputs"] > 0)
         by = self.parts["transcripts_index"]
         decoder = {**by["decoder"], **{key: by[key] for key in ("language_model", "tuning")}}
         self.all.compare(f"{where}: decoder", given["decoder"], decoder)
-        self.all.compare(f"{where}: rule", given["rule"], configured["server"])
+        rule_then = self.record["configuration"]["server"]
+        self.all.compare(f"{where}: rule", given["rule"], rule_then)
         conditions = verdicts.Conditions(**{k: given[k] for k in verdicts.Conditions._fields})
         fake, wrong = given["verdict"] == "FAKE", given["proof"]["wrong"]
         derived = {

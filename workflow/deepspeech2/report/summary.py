@@ -35,8 +35,8 @@ SERVER = (
     "Server: utterances arrive at random (a Poisson process), and as soon as the engine is free "
     "those that wait are its next batch, {max_batch} at most{wait}. This is the highest rate at "
     "which {percentile:g} % have their transcript {latency_ms:g} ms after they arrived, at the "
-    "latest, as LoadGen decides that, three times over; 0 where no rate from a twentieth of what "
-    "full batches reach on holds."
+    "latest, as LoadGen decides that, twice over; 0 where no rate from a twentieth of what full "
+    "batches reach on holds."
 )
 RANDOM = "random weights: no accuracy"
 

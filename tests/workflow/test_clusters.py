@@ -126,7 +126,9 @@ def test_slurm_is_asked_for_what_jobs_need(project, tmp_path, monkeypatch):
     ]  # fmt: skip
     for name, job in by_job.items():
         assert job["exclusive"] == name.startswith("timing")
-        assert job["cpus_per_task"] <= 2 and job["gpus"] is None and job["gres"] is None
+        of_part = "preprocess_part" in name  # one core works at a shard, from features to posteriors
+        assert job["cpus_per_task"] <= (1 if of_part else 2)
+        assert job["gpus"] is None and job["gres"] is None
     [timing] = (job for name, job in by_job.items() if name.startswith("timing"))
     assert timing["cpus_per_task"] == 2 and timing["mem"] > 600
 

@@ -80,6 +80,8 @@ use rule preprocess as preprocess_part with:
         dataset=one_of(SHARDED),
     group:
         lambda wildcards: f"{wildcards.dataset}_{wildcards.model}_{wildcards.name}"
+    # As the rest of its shard, whose job would keep a second core idle: shards share the cores.
+    threads: 1
     params:
         part="{name}",
         sample=lambda wildcards: CONFIG.timing.sample if wildcards.name == SAMPLE else [],

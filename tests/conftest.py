@@ -1,5 +1,8 @@
 """Paths and fixtures that the tests share."""
 
+import compileall
+import functools
+import hashlib
 import os
 import shutil
 import sys
@@ -34,13 +37,30 @@ def an4_archive(shared) -> Path:
     return shared / "data" / "an4" / "an4_raw.bigendian.tar.gz"
 
 
+NATIVE = "workflow/deepspeech2/engines/native"
+
+
+@functools.cache
+def compiled() -> None:
+    """Have the package's bytecode."""
+    compileall.compile_dir(ROOT / "workflow", quiet=2)
+
+
 def copy_project(target: Path) -> Path:
-    """A fresh checkout of the project as it is now, without results."""
+    """A fresh checkout of the project as it is now, without results.
+
+    With the bytecode and machine code, which each checkout would else compile anew.
+    """
+    compiled()
     ignore = shutil.ignore_patterns(
-        *(".git", ".venv", ".aarch64", ".snakemake", "results"),
-        *("__pycache__", ".pytest_cache", ".ruff_cache"),
+        *(".git", ".venv", ".aarch64", ".snakemake", "results", ".pytest_cache", ".ruff_cache"),
+        *("*.nbc.tmp.*", "*.nbi.tmp.*"),  # others may compile now
     )
     shutil.copytree(ROOT, target, ignore=ignore)
+    # numba keeps machine code by the folder of its source.
+    old, new = (hashlib.sha1(f"{top}/{NATIVE}".encode()).hexdigest() for top in (ROOT, target))
+    for kept in (target / NATIVE / "__pycache__").glob(f"kernels-*/native_{old}"):
+        kept.rename(kept.with_name(f"native_{new}"))
     return target
 
 
@@ -54,13 +74,30 @@ SLOW = (
 # Files whose tests share nothing: any worker takes any of them. The others stay whole.
 SPREAD = (
     *("test_workflow", "test_training", "test_compare", "test_cli", "test_network", "test_config"),
-    *("test_ascend", "test_export", "test_fuzz"),
+    *("test_ascend", "test_export", "test_fuzz", "test_native"),
 )
+
+
+# A file in which a run writes what passed, and which the next run of the same suite leaves out.
+PASSED = Path(os.environ.get("PASSED") or os.devnull)
+FAILED = set()
+
+
+def pytest_runtest_logreport(report):
+    if report.failed:
+        FAILED.add(report.nodeid)
+    is_worker = "PYTEST_XDIST_WORKER" in os.environ  # the one who started it hears of all
+    if report.when == "teardown" and report.nodeid not in FAILED and not is_worker:
+        with open(PASSED, "a") as file:
+            file.write(f"{report.nodeid}\n")
 
 
 # First: pytest-xdist reads the marks in the same hook.
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
+    passed = set(PASSED.read_text().splitlines())
+    # Those of a group are reported with its name.
+    items[:] = [i for i in items if not {i.nodeid, f"{i.nodeid}@{i.path.stem}"} & passed]
     items.sort(key=lambda item: SLOW.index(item.path.stem) if item.path.stem in SLOW else len(SLOW))
     for item in items:
         if item.path.stem not in SPREAD:

@@ -24,10 +24,18 @@ for name in (
 gc.freeze()  # no fork looks through all that again
 
 
-def run(words: list, folder: str, environment: dict, out: str, err: str, longest: float) -> None:
+def run(
+    words: list,
+    folder: str,
+    environment: dict,
+    out: str,
+    err: str,
+    longest: float,
+    interpreter: str,
+) -> None:
     """What `python -m WORDS` does in `folder`; what it prints is in the files `out` and `err`.
 
-    After so many seconds it says where it is, and ends.
+    After so many seconds it says where it is, and ends. Snakemake starts stages with `interpreter`.
     """
     multiprocessing.set_start_method(None, force=True)  # a program's own, not that of this fork
     os.chdir(folder)
@@ -39,5 +47,6 @@ def run(words: list, folder: str, environment: dict, out: str, err: str, longest
     faulthandler.dump_traceback_later(longest, exit=True, file=2)
     sys.argv = words
     if words[0] == "snakemake":
+        sys.executable = interpreter
         snakemake.cli.main(words[1:])
     runpy.run_module(words[0], run_name="__main__", alter_sys=True)

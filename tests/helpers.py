@@ -1,15 +1,20 @@
 """Small real inputs for tests: recordings, checkpoints, results, programs run as a user would."""
 
+import atexit
+import functools
 import json
 import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 from importlib import metadata
 from pathlib import Path
 
+import forks
 import numpy as np
 import soundfile
 from conftest import ROOT
@@ -336,6 +341,21 @@ def write_row(results: Path, row: str, split="all", **changes) -> Path:
     return folder / "record.json"
 
 
+@functools.cache
+def interpreter() -> str:
+    """A program that is Python for a run of the workflow, and forks its stages (tests/forks.py)."""
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    here = [path for path in sys.path if Path(path).is_relative_to(ROOT)]
+    ours = [path for path in here if not Path(path).is_relative_to(sys.prefix)]
+    server = FORKS.Process(target=forks.serve, args=(folder, ours))
+    server.start()
+    atexit.register(server.kill)  # before multiprocessing waits for it
+    while not (folder / "socket").exists():
+        time.sleep(0.01)
+    return str(forks.client(folder))
+
+
 def run_module(words, cwd=None, **options) -> subprocess.CompletedProcess:
     """What `python -m WORDS` does: in a fork, or with options of subprocess as a program."""
     words = list(map(str, words))
@@ -345,9 +365,10 @@ def run_module(words, cwd=None, **options) -> subprocess.CompletedProcess:
         return subprocess.run(command, cwd=cwd, capture_output=True, text=True, **options)
     with tempfile.TemporaryDirectory() as place:
         out, err = (Path(place, name) for name in ("out", "err"))
-        arguments = (words, str(cwd or Path.cwd()), dict(os.environ), str(out), str(err), LONGEST)
         import forked  # not where an engine's own Python, without snakemake, runs some tests
 
+        place = str(cwd or Path.cwd())
+        arguments = (words, place, dict(os.environ), str(out), str(err), LONGEST, interpreter())
         process = FORKS.Process(target=forked.run, args=arguments)
         process.start()
         process.join()

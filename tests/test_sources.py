@@ -36,6 +36,32 @@ def test_sources_of_stages():
     assert "network" in names("model.torchscript") and "network" not in names("engines.infer")
 
 
+# All that say errors, by word or in sum, align texts.
+OF_TEXTS = (
+    "check report.board report.compare report.errors report.figures report.page report.submission "
+    "report.table scoring.agreement scoring.ctm scoring.language_model scoring.score scoring.trn "
+    "transcribe.__main__"
+)
+SHARED_SOURCES = {
+    "scoring/alignment.py": f"{OF_TEXTS} scoring.tune training.learn",
+    "scoring/transcripts.py": OF_TEXTS,
+    "report/summary.py": "check report.board report.page report.table",
+    "report/columns.py": "check report.board report.compare report.page report.table",
+    "report/style.py": "report.figures report.page training.curves",
+    "report/listing.py": "report.errors report.page",
+    "features/spectrogram.py": (
+        "features.plan features.preprocess model.convert model.package model.random_weights "
+        "report.page training.learn transcribe.__main__"
+    ),
+}
+
+
+@pytest.mark.parametrize("source", SHARED_SOURCES)
+def test_what_stages_share(source):
+    of_it = {s for s in STAGES if PACKAGE / source in sources.of(f"deepspeech2.{s}")}
+    assert of_it == set(SHARED_SOURCES[source].split())
+
+
 def test_no_stage_is_made_of_another():
     """An edit of a command line reruns that stage, and what depends on its output."""
     # Two are of no rule, and do what several do; the board checks what several made.

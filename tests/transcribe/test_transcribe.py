@@ -218,7 +218,8 @@ def test_mistakes(tmp_path, arguments, words):
     (tmp_path / "b").mkdir()
     for path in ("a.wav", "b/a.wav"):
         soundfile.write(tmp_path / path, tone(0.5), 16000)
-    done = run_stage("transcribe", *arguments, cwd=tmp_path, stdin=subprocess.DEVNULL)
+    options = {"stdin": subprocess.DEVNULL} if arguments == ["-"] else {}
+    done = run_stage("transcribe", *arguments, cwd=tmp_path, **options)
     assert_one_line_error(done, *words)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.wav", "b", "empty"]
 

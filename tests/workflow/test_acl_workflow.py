@@ -2,12 +2,11 @@
 
 import csv
 import json
-import sys
 
 import pytest
 import yaml
 from conftest import FAKES, copy_project
-from helpers import planned, snakemake
+from helpers import interpreter, planned, snakemake
 from test_workflow import configure, fails
 
 pytest.importorskip("onnx", reason="needs envs/onnxruntime.txt")
@@ -35,7 +34,7 @@ def wrapper(project, generation):
     )
     script = project / f"python_{generation}"
     script.write_text(
-        f"#!/bin/sh\nASCEND_SET_ENV={env} ASCEND_PYTHON={sys.executable} "
+        f"#!/bin/sh\nASCEND_SET_ENV={env} ASCEND_PYTHON={interpreter()} "
         f'exec {project}/profiles/ascend/python "$@"\n'
     )
     script.chmod(0o755)

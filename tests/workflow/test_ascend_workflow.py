@@ -9,7 +9,7 @@ import sys
 import pytest
 import yaml
 from conftest import FAKES, ROOT, copy_project
-from helpers import assert_one_line_error, planned, snakemake
+from helpers import assert_one_line_error, interpreter, planned, snakemake
 from test_workflow import configure, fails
 
 
@@ -63,7 +63,7 @@ def wrapper(project, flavour):
     )
     script = project / f"python_{flavour}"
     script.write_text(
-        f"#!/bin/sh\nASCEND_SET_ENV={env} ASCEND_PYTHON={sys.executable} "
+        f"#!/bin/sh\nASCEND_SET_ENV={env} ASCEND_PYTHON={interpreter()} "
         f'exec {project}/profiles/ascend/python "$@"\n'
     )
     script.chmod(0o755)

@@ -114,7 +114,6 @@ def test_slurm_is_asked_for_what_jobs_need(project, tmp_path, monkeypatch):
         "--slurm-init-seconds-before-status-checks", 1, "--slurm-status-command", "squeue",
         "--slurm-no-account", "--latency-wait", 2, *SOON, "--configfile", "own.yaml", "--", TIMING,
         "results/own/tiny/parts/1of3/eager/posteriors.bin",
-        timeout=600,
     )  # fmt: skip
     assert (project / TIMING).exists()
     asked = [json.loads(line) for line in (state / "jobs.jsonl").read_text().splitlines()]
@@ -126,7 +125,7 @@ def test_slurm_is_asked_for_what_jobs_need(project, tmp_path, monkeypatch):
     ]  # fmt: skip
     for name, job in by_job.items():
         assert job["exclusive"] == name.startswith("timing")
-        of_part = "preprocess_part" in name  # one core works at a shard, from features to posteriors
+        of_part = "preprocess_part" in name  # one core works at a shard, up to posteriors
         assert job["cpus_per_task"] <= (1 if of_part else 2)
         assert job["gpus"] is None and job["gres"] is None
     [timing] = (job for name, job in by_job.items() if name.startswith("timing"))
@@ -141,7 +140,6 @@ def test_other_schedulers_are_given_what_jobs_need(project, tmp_path):
     snakemake(
         project, "--workflow-profile", "profiles/generic", "--cluster-generic-submit-cmd", submit,
         "--cores", 2, "--latency-wait", 2, *SOON, "--configfile", "own.yaml", "--", index,
-        timeout=600,
     )  # fmt: skip
     assert (project / index).exists()
     assert asked.read_text().split() == ["convert", "1", "300", "30"]
@@ -183,7 +181,7 @@ def test_files_that_show_up_late_with_dates_of_other_clocks(project, tmp_path, m
         *SOON, "--configfile", "own.yaml", "--cluster-generic-submit-cmd",
         f"{sys.executable} {ROOT / 'tests/fakes/skewed_node.py'}", "--", score,
     ]  # fmt: skip
-    snakemake(project, *options, timeout=900)
+    snakemake(project, *options)
     lines = log.read_text().splitlines()
     assert set(lines) == {"300 0", "-300 0"} and len(lines) >= 6
     assert (project / score).read_bytes() == (plain / score).read_bytes()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import functools
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent
@@ -45,6 +46,7 @@ def options(module: str) -> dict[str, str]:
     raise ValueError(f"{module} is not a stage")
 
 
+@functools.cache
 def _path(module: str) -> Path:
     base = PACKAGE.parent.joinpath(*module.split("."))
     for path in (base.with_suffix(".py"), base / "__init__.py"):
@@ -74,11 +76,19 @@ def _closure(start: Path) -> frozenset:
     return frozenset(files)
 
 
+def _statements(node: ast.AST) -> Iterator[ast.AST]:
+    """The statements in a statement, at any depth: no expression has an import in it."""
+    for part in ("body", "orelse", "finalbody", "handlers", "cases"):
+        for inner in getattr(node, part, ()):
+            yield inner
+            yield from _statements(inner)
+
+
 @functools.cache
 def _imports(path: Path) -> list[Path]:
     """Files of the package that one file imports, with the packages that hold them."""
     names = set()
-    for node in ast.walk(_tree(path)):
+    for node in _statements(_tree(path)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:

@@ -15,6 +15,7 @@ import sys
 import snakemake.cli
 
 snakemake.cli.get_argument_parser()  # imports the plugins
+os.environ["TORCH_DEVICE_BACKEND_AUTOLOAD"] = "0"  # as the package does
 for name in (
     *("jsonschema", "smart_open", "snakemake.dag", "snakemake.report.html_reporter", "yaml"),
     *("torch", "torch._dynamo", "librosa.filters", "scipy.signal", "soundfile"),

@@ -101,7 +101,7 @@ def project(tmp_path_factory):
         base = yaml.safe_load((made / "config.yaml").read_text())
         (made / "ascend_test.yaml").write_text(yaml.safe_dump(configuration(base)))
         options = ["--cores", "all", "--configfile", "ascend_test.yaml", "--keep-going"]
-        done = snakemake(made, *options, check=False)
+        done = snakemake(made, *options, check=False, timeout=4 * 3600)  # as a program, no fork
         (made / "snakemake.txt").write_text(done.stdout + done.stderr)
     finally:
         write_report(made)

@@ -9,9 +9,8 @@ import gc
 import importlib
 import multiprocessing
 import os
-import runpy
-import sys
 
+import forks
 import snakemake.cli
 
 snakemake.cli.get_argument_parser()  # imports the plugins
@@ -34,20 +33,13 @@ def run(
     longest: float,
     interpreter: str,
 ) -> None:
-    """What `python -m WORDS` does in `folder`; what it prints is in the files `out` and `err`.
+    """`forks.become`, with what it prints in the files `out` and `err`.
 
-    After so many seconds it says where it is, and ends. Snakemake starts stages with `interpreter`.
+    After so many seconds it says where it is, and ends.
     """
     multiprocessing.set_start_method(None, force=True)  # a program's own, not that of this fork
-    os.chdir(folder)
-    os.environ.clear()
-    os.environ.update(environment)
     for number, path in enumerate((out, err), 1):
         with open(path, "w") as file:
             os.dup2(file.fileno(), number)
     faulthandler.dump_traceback_later(longest, exit=True, file=2)
-    sys.argv = words
-    if words[0] == "snakemake":
-        sys.executable = interpreter
-        snakemake.cli.main(words[1:])
-    runpy.run_module(words[0], run_name="__main__", alter_sys=True)
+    forks.become(words, folder, environment, interpreter)

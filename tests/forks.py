@@ -88,15 +88,19 @@ def _answer(connection: socket.socket, interpreter: str) -> None:
 
 
 def _run(words: list, folder: str, environment: dict, files: list, interpreter: str) -> None:
-    """What `python -m WORDS` does; how it ends is told by whoever started the server."""
     for number, file in enumerate(files):
         os.dup2(file, number)
         os.close(file)
+    sys.path[:0] = environment.get("PYTHONPATH", "").split(os.pathsep)
+    become(words, folder, environment, interpreter)
+
+
+def become(words: list, folder: str, environment: dict, interpreter: str) -> None:
+    """Do what `python -m WORDS` does in `folder`; Snakemake starts stages with `interpreter`."""
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
-    sys.path[:0] = environment.get("PYTHONPATH", "").split(os.pathsep)
     sys.argv = words
-    if words[0] == "snakemake":  # a job of a cluster
+    if words[0] == "snakemake":
         sys.executable = interpreter
     runpy.run_module(words[0], run_name="__main__", alter_sys=True)

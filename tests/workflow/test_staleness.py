@@ -123,7 +123,8 @@ def test_a_smaller_selection_makes_only_what_shows_it(project):
         ("scoring/decode.py", OF_DECODE | AFTER_EAGER - {"decoding_time"}, {"decode": 2}),
         ("scoring/score.py", OF_SCORE, {"score": 2, "record": 2}),
         ("scoring/agreement.py", {"agreement"} | OF_RECORD, {"agreement": 2, "record": 2}),
-        ("report/table.py report/errors.py", {"table", "errors"}, {}),
+        ("report/record.py", OF_RECORD, {"record": 2}),
+        ("report/table.py report/errors.py report/page.py", {"table", "errors", "page"}, {}),
         ("report/figures.py", {"figures", "page"}, {}),
         ("engines/compile.py", OF_ENGINE, {"compile": 3, "infer": 3}),
         ("engines/infer.py", {"infer"} | AFTER_POSTERIORS, {"decode": 2, "record": 2}),
@@ -133,6 +134,7 @@ def test_a_smaller_selection_makes_only_what_shows_it(project):
         ("model/eager.py", {"eager"} | AFTER_EAGER, {"decode_eager": 1, "agreement": 2}),
         ("features/preprocess.py", {"preprocess"} | AFTER_FEATURES, {"eager": 1, "infer": 3}),
         ("corpus/manifest.py", {"manifest", "preprocess"} | AFTER_FEATURES, {}),
+        ("corpus/corpus.py", {"corpus", "manifest", "preprocess"} | AFTER_FEATURES, {}),
         # What some rows are made of: their dataset's layout, their engine's backend, their decoder.
         ("corpus/layouts/folder.py", {"corpus", "manifest", "preprocess"} | AFTER_FEATURES, {}),
         ("engines/torchscript/__init__.py", OF_ENGINE, {"compile": 3, "single_stream": 1}),
